@@ -1,0 +1,18 @@
+//! Numbers: GGML block formats (layout, dequantise, quantise) and the kernels over them.
+//!
+//! `no_std`, no `alloc`. One file per instruction set, one scalar oracle, one place that chooses
+//! ([`Kernels::detect`]). A kernel knows no model.
+#![no_std]
+#![cfg_attr(feature = "portable-simd", feature(portable_simd))]
+
+pub mod act;
+pub mod format;
+pub mod kernels;
+pub mod oracle;
+pub mod scalar;
+pub mod share;
+
+pub use act::{ActKind, Acts};
+pub use format::Format;
+pub use kernels::{AttendState, Isa, IsaMissing, Kernels, KvFormat, KvRun, RopeKind, Unary};
+pub use share::{Chunks, OutTile, Tiles};

@@ -1,0 +1,18 @@
+//! drupe: small language models from GGUF files, without an allocator.
+//!
+//! ```text
+//! bytes ──Gguf::parse──▶ Gguf<'a>            borrowed, every offset checked once
+//!       ──Recipe::of──▶ Recipe               what this family computes, as data
+//!       ──Plan::new(recipe, config)──▶ Plan  every buffer's size; total to the byte
+//!       ──Model::bind(gguf, arena)──▶ Model<'a>
+//!       ──Session::new(model, plan, arena)──▶ Session
+//! text ──Tokenizer──▶ ids ──Session::feed(ids)──▶ logits ──Sampler──▶ id ──Tokenizer──▶ bytes
+//! ```
+#![no_std]
+#![deny(unsafe_code)]
+
+pub mod recipe;
+pub mod team;
+pub mod weights;
+
+pub use drupe_quant as quant;
