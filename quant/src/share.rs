@@ -47,13 +47,14 @@ impl<'a, T> Chunks<'a, T> {
     }
 }
 
-/// A `[tokens, rows]` f32 output cut into ranges of rows (for all tokens) that workers claim.
+/// A `[tokens, rows]` f32 output cut into a grid of ranges of rows by ranges of tokens that workers claim.
 pub struct Tiles<'a> {
     ptr: *mut f32,
     tokens: usize,
     stride: usize,
     rows: usize,
-    chunk: usize,
+    row_chunk: usize,
+    token_chunk: usize,
     next: AtomicUsize,
     life: PhantomData<&'a mut [f32]>,
 }
@@ -61,17 +62,18 @@ pub struct Tiles<'a> {
 // SAFETY: as for Chunks: tiles never overlap.
 unsafe impl Sync for Tiles<'_> {}
 
-/// One claimed tile: `tokens` × the rows of [`OutTile::rows`], written by element.
+/// One claimed tile: the tokens of [`OutTile::token_range`] × the rows of [`OutTile::rows`].
 pub struct OutTile<'a> {
+    /// Element `[tokens.start][rows.start]` of the output.
     ptr: *mut f32,
-    tokens: usize,
     stride: usize,
+    tokens: Range<usize>,
     rows: Range<usize>,
     life: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> Tiles<'a> {
-    /// Tiles over columns `first..first + rows` of `out`, which is `[tokens, stride]`; `chunk` rows each.
+    /// Tiles over columns `first..first + rows` of `out`, which is `[tokens, stride]`: `row_chunk` rows each, all tokens.
     ///
     /// `None` if `out` is too short for that shape or the columns lie outside a row.
     pub fn new(
@@ -80,58 +82,82 @@ impl<'a> Tiles<'a> {
         stride: usize,
         first: usize,
         rows: usize,
-        chunk: usize,
+        row_chunk: usize,
     ) -> Option<Self> {
-        let fits = tokens.checked_mul(stride)? <= out.len() && first.checked_add(rows)? <= stride;
-        // SAFETY: first <= stride <= out.len() when tokens > 0; with no tokens nothing is ever dereferenced.
-        fits.then(|| Tiles {
-            ptr: if tokens == 0 { out.as_mut_ptr() } else { unsafe { out.as_mut_ptr().add(first) } },
+        if tokens.checked_mul(stride)? > out.len() || first.checked_add(rows)? > stride {
+            return None;
+        }
+        let empty = tokens == 0 || rows == 0;
+        Some(Tiles {
+            // SAFETY: when not empty, first < stride <= out.len().
+            ptr: if empty { out.as_mut_ptr() } else { unsafe { out.as_mut_ptr().add(first) } },
             tokens,
             stride,
-            rows: if tokens == 0 { 0 } else { rows },
-            chunk: chunk.max(1),
+            rows: if empty { 0 } else { rows },
+            row_chunk: row_chunk.max(1),
+            token_chunk: tokens.max(1),
             next: AtomicUsize::new(0),
             life: PhantomData,
         })
     }
 
+    /// The same tiles, further cut into `tokens` tokens each; row tiles of one range of tokens come first.
+    pub fn by_tokens(self, tokens: usize) -> Self {
+        Tiles { token_chunk: tokens.max(1), ..self }
+    }
+
     /// The next unclaimed tile.
     pub fn claim(&self) -> Option<OutTile<'a>> {
+        let (wide, high) = (self.rows.div_ceil(self.row_chunk), self.tokens.div_ceil(self.token_chunk));
         let i = self.next.fetch_add(1, Ordering::Relaxed);
-        let start = i.checked_mul(self.chunk)?;
-        if start >= self.rows {
-            self.next.store(self.rows, Ordering::Relaxed);
+        if i >= wide * high {
+            // As in Chunks::claim: never below the number of tiles again.
+            self.next.store(wide * high, Ordering::Relaxed);
             return None;
         }
-        let rows = start..(start + self.chunk).min(self.rows);
-        Some(OutTile { ptr: self.ptr, tokens: self.tokens, stride: self.stride, rows, life: PhantomData })
+        let (r, t) = (i % wide * self.row_chunk, i / wide * self.token_chunk);
+        let rows = r..(r + self.row_chunk).min(self.rows);
+        let tokens = t..(t + self.token_chunk).min(self.tokens);
+        // SAFETY: t < tokens and r < rows, so the element lies inside `out`; wide * high <= out.len() cannot overflow.
+        let ptr = unsafe { self.ptr.add(t * self.stride + r) };
+        Some(OutTile { ptr, stride: self.stride, tokens, rows, life: PhantomData })
     }
 }
 
 impl OutTile<'_> {
-    /// The rows of the weights that this tile is for, counted from the first row of the `Tiles`.
+    /// The rows that this tile is for, counted from the first row of the [`Tiles`].
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()
     }
 
-    /// Tokens (all of them are in every tile).
-    pub fn tokens(&self) -> usize {
-        self.tokens
+    /// The tokens that this tile is for.
+    pub fn token_range(&self) -> Range<usize> {
+        self.tokens.clone()
     }
 
-    /// Writes `out[t][rows.start + r]`. Panics outside the tile.
+    /// Number of tokens in this tile.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Writes element `[t][r]`, both counted inside the tile. Panics outside it.
     #[inline(always)]
     pub fn set(&mut self, t: usize, r: usize, value: f32) {
-        assert!(t < self.tokens && r < self.rows.len());
-        // SAFETY: inside the tile, as asserted; tiles are disjoint and `out` is borrowed mutably for their life.
-        unsafe { *self.ptr.add(t * self.stride + self.rows.start + r) = value }
+        self.row_mut(t)[r] = value;
     }
 
-    /// Pointer to `out[t][rows.start]`: `rows().len()` successive f32 may be written there.
+    /// The tile's rows for token `t`, counted inside the tile: `rows().len()` successive f32. Panics outside it.
+    #[inline(always)]
+    pub fn row_mut(&mut self, t: usize) -> &mut [f32] {
+        // SAFETY: t is inside the tile (row_ptr asserts it); tiles are disjoint and `out` is borrowed mutably.
+        unsafe { core::slice::from_raw_parts_mut(self.row_ptr(t), self.rows.len()) }
+    }
+
+    /// Pointer to element `[t][0]` of the tile: `rows().len()` successive f32 may be written there.
     #[inline(always)]
     pub fn row_ptr(&mut self, t: usize) -> *mut f32 {
-        assert!(t < self.tokens);
+        assert!(t < self.tokens.len());
         // SAFETY: t is inside, so the sum stays in `out`.
-        unsafe { self.ptr.add(t * self.stride + self.rows.start) }
+        unsafe { self.ptr.add(t * self.stride) }
     }
 }
