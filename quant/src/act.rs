@@ -59,9 +59,10 @@ impl ActKind {
         }
     }
 
-    /// Bytes of one token's record; a multiple of 64.
+    /// Bytes of one token's record: an odd multiple of 64, so that the same place of successive records falls into
+    /// every set of a cache in turn.
     pub const fn stride(self, cols: usize) -> usize {
-        self.sections(cols).2
+        self.sections(cols).2 | 64
     }
 }
 
@@ -81,7 +82,7 @@ impl<'a> Acts<'a> {
     /// A view of `tokens` filled records; `None` if `bytes` is too short or not aligned to 64.
     pub fn new(kind: ActKind, tokens: usize, cols: usize, bytes: &'a [u8]) -> Option<Acts<'a>> {
         let fits = tokens.checked_mul(kind.stride(cols)).is_some_and(|n| n <= bytes.len());
-        (fits && bytes.as_ptr().addr() % 64 == 0).then_some(Acts { kind, tokens, cols, bytes })
+        (fits && bytes.as_ptr().addr().is_multiple_of(64)).then_some(Acts { kind, tokens, cols, bytes })
     }
 
     fn record(&self, t: usize) -> &'a [u8] {

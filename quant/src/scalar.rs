@@ -1,10 +1,37 @@
 //! Scalar kernels: fallback and oracle. The plainest code, never optimised.
 
 use crate::act::{ActKind, Acts, record_parts, record_values};
-use crate::kernels::{AttendState, KvFormat, KvRun, RopeKind, Unary};
+use crate::kernels::{AttendState, Isa, KvFormat, KvRun, RopeKind, Table, Unary};
 use crate::share::OutTile;
 use crate::{Format, oracle};
 use half::f16;
+
+pub(crate) static TABLE: Table = Table {
+    isa: Isa::Scalar,
+    row_tile: 1,
+    matmul_scratch,
+    quantize_act,
+    matmul,
+    rms_norm,
+    layer_norm,
+    add_scaled,
+    gated,
+    unary,
+    rope,
+    store_kv,
+    attend_scratch,
+    attend,
+};
+
+/// See [`crate::Kernels::matmul_scratch`].
+pub fn matmul_scratch(_: Format, cols: usize, _: usize) -> usize {
+    (4 * cols).div_ceil(64) * 64
+}
+
+/// See [`crate::Kernels::attend_scratch`].
+pub fn attend_scratch(_: usize, _: usize, _: usize) -> usize {
+    0
+}
 
 /// See [`crate::Kernels::quantize_act`].
 pub fn quantize_act(kind: ActKind, x: &[f32], record: &mut [u8]) {
