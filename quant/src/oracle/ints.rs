@@ -1,5 +1,6 @@
 //! A block as the integers that kernels multiply: what an integer kernel must get exactly right.
 
+use super::fit::{self, Even};
 use super::{iq4, kquants, legacy};
 use crate::Format;
 
@@ -88,5 +89,46 @@ pub fn unpack(format: Format, block: &[u8]) -> Ints {
         Format::Q6_K => kquants::unpack_q6_k(block),
         Format::IQ4_NL => iq4::unpack_iq4_nl(block),
         Format::IQ4_XS => iq4::unpack_iq4_xs(block),
+    }
+}
+
+/// Packs integers into one block of a quantised format: the inverse of [`unpack`]. `ints` must be in the format's
+/// ranges (as [`unpack`] and [`fit`] give them); `block` is `format.block_bytes()` long. Does nothing for F32, F16
+/// and BF16.
+pub fn pack(format: Format, ints: &Ints, block: &mut [u8]) {
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 => {}
+        Format::Q4_0 => legacy::pack_q4_0(ints, block),
+        Format::Q4_1 => legacy::pack_q4_1(ints, block),
+        Format::Q5_0 => legacy::pack_q5_0(ints, block),
+        Format::Q5_1 => legacy::pack_q5_1(ints, block),
+        Format::Q8_0 => legacy::pack_q8_0(ints, block),
+        Format::Q2_K => kquants::pack_q2_k(ints, block),
+        Format::Q3_K => kquants::pack_q3_k(ints, block),
+        Format::Q4_K => kquants::pack_q4_k(ints, block),
+        Format::Q5_K => kquants::pack_q5_k(ints, block),
+        Format::Q6_K => kquants::pack_q6_k(ints, block),
+        Format::IQ4_NL => iq4::pack_iq4_nl(ints, block),
+        Format::IQ4_XS => iq4::pack_iq4_xs(ints, block),
+    }
+}
+
+/// The integers of one block that come nearest to the weights `x` (`[format.block_len()]`) in squared error, as far
+/// as the search goes. NaN counts as 0; what is too large for the format becomes its largest value.
+pub fn fit(format: Format, x: &[f32]) -> Ints {
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 => Ints { len: 0, ..Ints::block32(0.0) },
+        Format::Q4_0 => fit::block::<Even<-8, 7>>(x),
+        Format::Q4_1 => fit::offset_block(x, 15.0),
+        Format::Q5_0 => fit::block::<Even<-16, 15>>(x),
+        Format::Q5_1 => fit::offset_block(x, 31.0),
+        Format::Q8_0 => fit::block::<Even<-127, 127>>(x),
+        Format::Q2_K => fit::offset_super_block::<16>(x, 3.0, 15.0),
+        Format::Q3_K => fit::super_block::<Even<-4, 3>, 16>(x, (-32.0, 31.0)),
+        Format::Q4_K => fit::offset_super_block::<32>(x, 15.0, 63.0),
+        Format::Q5_K => fit::offset_super_block::<32>(x, 31.0, 63.0),
+        Format::Q6_K => fit::super_block::<Even<-32, 31>, 16>(x, (-128.0, 127.0)),
+        Format::IQ4_NL => fit::block::<iq4::Table>(x),
+        Format::IQ4_XS => fit::super_block::<iq4::Table, 32>(x, (-32.0, 31.0)),
     }
 }

@@ -3,8 +3,8 @@
 // The sub-block number is what a layout is written in.
 #![allow(clippy::needless_range_loop)]
 
-use super::f16_at;
 use super::ints::Ints;
+use super::{f16_at, put_f16};
 
 pub fn unpack_q2_k(b: &[u8]) -> Ints {
     let mut ints = Ints::block256(16, f16_at(b, 80), f16_at(b, 82));
@@ -83,4 +83,86 @@ pub fn unpack_q6_k(b: &[u8]) -> Ints {
         ints.q[i] = (low | high << 4) as i8 - 32;
     }
     ints
+}
+
+/// The 2-bit fields of Q2_K, Q3_K and Q6_K: bits `shift..shift + 2` of every element plus `offset`, into 64 bytes.
+fn pack_pairs(ints: &Ints, offset: i8, shift: u32, out: &mut [u8]) {
+    out.fill(0);
+    for (i, q) in ints.q.iter().enumerate() {
+        out[i / 128 * 32 + i % 32] |= ((q + offset) as u8 >> shift & 3) << (2 * (i % 128 / 32));
+    }
+}
+
+/// Bit `shift` of every element plus `offset`, into 32 bytes.
+fn pack_bits(ints: &Ints, offset: i8, shift: u32, out: &mut [u8]) {
+    out.fill(0);
+    for (i, q) in ints.q.iter().enumerate() {
+        out[i % 32] |= ((q + offset) as u8 >> shift & 1) << (i / 32);
+    }
+}
+
+/// The low four bits of every element, into 128 bytes, as [`nibble`] reads them.
+fn pack_nibbles(ints: &Ints, out: &mut [u8]) {
+    out.fill(0);
+    for (i, q) in ints.q.iter().enumerate() {
+        out[i / 64 * 32 + i % 32] |= (*q as u8 & 15) << (i / 32 % 2 * 4);
+    }
+}
+
+fn pack_scales_and_mins(ints: &Ints, out: &mut [u8]) {
+    for s in 0..4 {
+        let (scale, min) = (ints.scales[s + 4] as u8, ints.mins[s + 4]);
+        out[s] = ints.scales[s] as u8 | scale >> 4 << 6;
+        out[s + 4] = ints.mins[s] | min >> 4 << 6;
+        out[s + 8] = scale & 15 | min << 4;
+    }
+}
+
+pub fn pack_q2_k(ints: &Ints, b: &mut [u8]) {
+    for s in 0..16 {
+        b[s] = ints.scales[s] as u8 | ints.mins[s] << 4;
+    }
+    pack_pairs(ints, 0, 0, &mut b[16..80]);
+    put_f16(b, 80, ints.d);
+    put_f16(b, 82, ints.min);
+}
+
+pub fn pack_q3_k(ints: &Ints, b: &mut [u8]) {
+    pack_bits(ints, 4, 2, &mut b[..32]);
+    pack_pairs(ints, 4, 0, &mut b[32..96]);
+    b[96..108].fill(0);
+    for s in 0..16 {
+        let scale = (ints.scales[s] + 32) as u8;
+        b[96 + s % 8] |= (scale & 15) << (4 * (s / 8));
+        b[104 + s % 4] |= (scale >> 4) << (2 * (s / 4));
+    }
+    put_f16(b, 108, ints.d);
+}
+
+pub fn pack_q4_k(ints: &Ints, b: &mut [u8]) {
+    put_f16(b, 0, ints.d);
+    put_f16(b, 2, ints.min);
+    pack_scales_and_mins(ints, &mut b[4..16]);
+    pack_nibbles(ints, &mut b[16..144]);
+}
+
+pub fn pack_q5_k(ints: &Ints, b: &mut [u8]) {
+    put_f16(b, 0, ints.d);
+    put_f16(b, 2, ints.min);
+    pack_scales_and_mins(ints, &mut b[4..16]);
+    pack_bits(ints, 0, 4, &mut b[16..48]);
+    pack_nibbles(ints, &mut b[48..176]);
+}
+
+pub fn pack_q6_k(ints: &Ints, b: &mut [u8]) {
+    b[..128].fill(0);
+    for (i, q) in ints.q.iter().enumerate() {
+        let (half, lane, at) = (i / 128, i % 128 / 32, i % 32);
+        b[64 * half + 32 * (lane % 2) + at] |= ((q + 32) as u8 & 15) << (4 * (lane / 2));
+    }
+    pack_pairs(ints, 32, 4, &mut b[128..192]);
+    for s in 0..16 {
+        b[192 + s] = ints.scales[s] as u8;
+    }
+    put_f16(b, 208, ints.d);
 }

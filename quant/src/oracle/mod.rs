@@ -2,9 +2,10 @@
 //!
 //! The bits of each format are read and written in one file: [`legacy`] (blocks of 32), [`kquants`] (super-blocks
 //! of 256 with integer sub-scales), [`iq4`] (4-bit indices into a table). The byte diagrams are in
-//! [`crate::format`]. Each of those files *unpacks* a block to integers ([`ints::Ints`]); dequantising is one
-//! formula over them.
+//! [`crate::format`]. Each of those files *unpacks* a block to integers ([`ints::Ints`]) and packs
+//! them; dequantising is one formula over them, and quantising is a search for the best of them (`fit`).
 
+mod fit;
 pub mod ints;
 mod iq4;
 mod kquants;
@@ -12,7 +13,7 @@ mod legacy;
 
 use crate::Format;
 use half::{bf16, f16};
-pub use ints::{Ints, unpack};
+pub use ints::{Ints, fit, pack, unpack};
 pub use iq4::IQ4_VALUES;
 
 /// Dequantises `src` (whole blocks of `format`) into `dst`. The arithmetic is GGML's, without fused operations.
@@ -31,7 +32,29 @@ pub fn dequantize(format: Format, src: &[u8], dst: &mut [f32]) {
     }
 }
 
+/// Quantises `src` into whole blocks of `format` at `dst`.
+///
+/// F32, F16 and BF16 are rounded as IEEE says, so that NaN and infinities pass. The others give the integers of
+/// [`fit`]: always finite, whatever the input. Stops at the shorter of the two; lengths are the caller's contract:
+/// `dst` holds `format.row_bytes(src.len())` bytes.
+pub fn quantize(format: Format, src: &[f32], dst: &mut [u8]) {
+    let (len, bytes) = (format.block_len(), format.block_bytes());
+    for (x, b) in src.chunks_exact(len).zip(dst.chunks_exact_mut(bytes)) {
+        match format {
+            Format::F32 => b.copy_from_slice(&x[0].to_le_bytes()),
+            Format::F16 => put_f16(b, 0, x[0]),
+            Format::BF16 => b.copy_from_slice(&bf16::from_f32(x[0]).to_le_bytes()),
+            _ => pack(format, &fit(format, x), b),
+        }
+    }
+}
+
 /// The little-endian f16 at byte `at`.
 fn f16_at(b: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([b[at], b[at + 1]]).to_f32()
+}
+
+/// Writes an f16 at byte `at`.
+fn put_f16(b: &mut [u8], at: usize, x: f32) {
+    b[at..at + 2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
 }
