@@ -147,7 +147,8 @@ fn scale_of<G: Grid>(x: &[f32]) -> f32 {
         }
         scale
     };
-    for end in [G::LO, G::HI] {
+    // A grid that is the same both ways round needs one end only.
+    for end in [G::LO, G::HI].into_iter().take(if G::LO == -G::HI { 1 } else { 2 }) {
         for k in -4..=8 {
             consider(end * (1.0 + k as f32 * G::STEP) / peak);
         }

@@ -1,6 +1,6 @@
 //! The 4-bit formats whose elements index a table of unevenly spaced values: IQ4_NL, IQ4_XS.
 
-use super::fit::Grid;
+use super::fit::{Grid, limit};
 use super::ints::Ints;
 use super::{f16_at, put_f16};
 
@@ -42,15 +42,25 @@ impl Grid for Table {
 
     #[inline(always)]
     fn nearest(x: f32) -> f32 {
-        // Up one value for every midpoint passed: no branch and no lookup, so that it vectorises.
-        let mut value = Self::LO;
-        for k in 0..15 {
-            let (a, b) = (IQ4_VALUES[k] as f32, IQ4_VALUES[k + 1] as f32);
-            value += if x > 0.5 * (a + b) { b - a } else { 0.0 };
-        }
-        value
+        // Every midpoint of the table is a multiple of a half: each half has one nearest value.
+        let half = (2.0 * (limit(x, Self::LO, Self::HI) - Self::LO)) as usize;
+        NEAREST[half % 512] as f32
     }
 }
+
+/// The table's value nearest to all of `LO + k/2 .. LO + (k+1)/2`.
+const NEAREST: [i8; 512] = {
+    let (mut out, mut at, mut k) = ([0; 512], 0, 0);
+    while k < 512 {
+        // Four times the interval's middle against four times the midpoint, which are whole.
+        while at < 15 && 2 * (k as i32 - 254) + 1 > 2 * (IQ4_VALUES[at] as i32 + IQ4_VALUES[at + 1] as i32) {
+            at += 1;
+        }
+        out[k] = IQ4_VALUES[at];
+        k += 1;
+    }
+    out
+};
 
 /// The index of a value that is in the table.
 fn index(q: i8) -> u8 {
