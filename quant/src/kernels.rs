@@ -178,6 +178,11 @@ impl Kernels {
         scalar::rms_norm(x, weight, eps, out)
     }
 
+    /// [`Kernels::rms_norm`] with `out = x`.
+    pub fn rms_norm_in_place(&self, x: &mut [f32], weight: &[u8], eps: f32) {
+        scalar::rms_norm_in_place(x, weight, eps)
+    }
+
     /// `out = (x - mean) / sqrt(var + eps) · weight + bias`; empty weight or bias means none.
     pub fn layer_norm(&self, x: &[f32], weight: &[u8], bias: &[u8], eps: f32, out: &mut [f32]) {
         scalar::layer_norm(x, weight, bias, eps, out)

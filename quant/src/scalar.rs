@@ -65,6 +65,15 @@ pub fn rms_norm(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
     }
 }
 
+/// See [`crate::Kernels::rms_norm_in_place`].
+pub fn rms_norm_in_place(x: &mut [f32], weight: &[u8], eps: f32) {
+    let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
+    let scale = 1.0 / libm::sqrtf(mean + eps);
+    for (i, x) in x.iter_mut().enumerate() {
+        *x *= scale * weight_at(weight, i, 1.0);
+    }
+}
+
 /// See [`crate::Kernels::layer_norm`].
 pub fn layer_norm(x: &[f32], weight: &[u8], bias: &[u8], eps: f32, out: &mut [f32]) {
     let n = x.len() as f32;
