@@ -11,8 +11,13 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod families;
+pub mod gguf;
+pub mod label;
 pub mod recipe;
+pub mod rope;
 pub mod team;
+pub mod tensors;
 pub mod weights;
 
 pub use drupe_quant as quant;
