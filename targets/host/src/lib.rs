@@ -3,3 +3,5 @@
 #![deny(unsafe_code)]
 
 pub mod map;
+pub mod sys;
+pub mod team;
