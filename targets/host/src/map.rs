@@ -338,7 +338,7 @@ mod tests {
     fn advice_and_release_keep_the_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
-        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let model = ModelFile::open(&path).unwrap();
         for access in [Access::Sequential, Access::Random, Access::Soon, Access::HugePages] {
