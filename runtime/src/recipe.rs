@@ -196,10 +196,10 @@ impl Recipe {
         let window = match self.windows {
             Windows::None => None,
             Windows::All { window } => Some(window),
-            Windows::Period { window, period } => ((i + 1) % period.max(1) != 0).then_some(window),
+            Windows::Period { window, period } => (!(i + 1).is_multiple_of(period.max(1))).then_some(window),
             Windows::Layers { window, set } => set.contains(i).then_some(window),
         };
-        let nope = self.nope_period > 0 && (i + 1) % self.nope_period == 0;
+        let nope = self.nope_period > 0 && (i + 1).is_multiple_of(self.nope_period);
         Layer { window, rope: (!nope).then_some(window.is_some() as usize) }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::RecipeError;
 use super::reader::Reader;
-use crate::gguf::Value;
+use crate::gguf::{Key, Value};
 use crate::label::Label;
 use crate::quant::{RopeKind, Unary};
 use crate::recipe::{LayerSet, MAX_LAYERS, Mask, Norm, Recipe, Rope, RopeFactors, RopeScaling, Windows};
@@ -24,7 +24,7 @@ pub(super) fn recipe(reader: &mut Reader<'_, '_>, kind: RopeKind) -> Result<Reci
         reader.refuse(key)?;
     }
     if reader.gguf.bool((reader.family, "attention.causal"))? == Some(false) {
-        let (key, found) = (reader.label("attention.causal"), Label::from("false"));
+        let (key, found) = (reader.key("attention.causal"), Label::from("false"));
         return Err(RecipeError::Unsupported { key, found, supported: "true" });
     }
     let width = reader.need_size("embedding_length", MAX_WIDTH)?;
@@ -84,18 +84,18 @@ fn vocab(reader: &Reader<'_, '_>, width: u32) -> Result<u32, RecipeError> {
     let tensor = reader.gguf.tensor(name).ok_or(RecipeError::MissingTensor { name })?;
     let (cols, rows) = (tensor.dims[0], tensor.dims[1]);
     if cols != width as u64 {
-        let (key, of) = (Label::from("the row length of token_embd.weight"), "the embedding length");
+        let (key, of) = (Key::from("the row length of token_embd.weight"), "the embedding length");
         return Err(RecipeError::Inconsistent { key, found: cols, expected: width as u64, of });
     }
     if rows == 0 || rows > MAX_VOCAB {
-        let key = Label::from("the number of rows of token_embd.weight");
+        let key = Key::from("the number of rows of token_embd.weight");
         return Err(RecipeError::Size { key, found: rows, limit: MAX_VOCAB });
     }
     let tokens = "tokenizer.ggml.tokens";
     if let Some(array) = reader.gguf.array(tokens)?
         && array.len() as u64 != rows
     {
-        let (key, of) = (Label::from("the length of tokenizer.ggml.tokens"), "the number of rows of token_embd.weight");
+        let (key, of) = (Key::from("the length of tokenizer.ggml.tokens"), "the number of rows of token_embd.weight");
         return Err(RecipeError::Inconsistent { key, found: array.len() as u64, expected: rows, of });
     }
     Ok(rows as u32)
@@ -131,7 +131,7 @@ fn rope(reader: &Reader<'_, '_>, kind: RopeKind, key_dim: u32, train_ctx: u32) -
             (scaling, yarn_magnitude(factor) * attn_factor)
         }
         _ => {
-            let (key, found) = (reader.label("rope.scaling.type"), Label::from(name));
+            let (key, found) = (reader.key("rope.scaling.type"), Label::from(name));
             return Err(RecipeError::Unsupported { key, found, supported: "none linear yarn longrope" });
         }
     };
@@ -178,7 +178,7 @@ pub(super) fn window_pattern(reader: &Reader<'_, '_>, window: u32, period: u32) 
         Some(Value::Array(array)) => {
             let (found, expected) = (array.len() as u64, reader.layers as u64);
             if found != expected {
-                return Err(RecipeError::Length { key: reader.label(key), found, expected });
+                return Err(RecipeError::Length { key: reader.key(key), found, expected });
             }
             let mut set = LayerSet::default();
             for (layer, value) in (0..).zip(array.values()) {
@@ -197,20 +197,26 @@ pub(super) fn window_pattern(reader: &Reader<'_, '_>, window: u32, period: u32) 
 
 fn multiple(
     reader: &Reader<'_, '_>,
-    key: &str,
+    key: &'static str,
     found: u32,
     of: &'static str,
     expected: u32,
 ) -> Result<(), RecipeError> {
-    if found % expected == 0 {
+    if found.is_multiple_of(expected) {
         return Ok(());
     }
-    Err(RecipeError::Multiple { key: reader.label(key), found: found as u64, of, expected: expected as u64 })
+    Err(RecipeError::Multiple { key: reader.key(key), found: found as u64, of, expected: expected as u64 })
 }
 
-fn same(reader: &Reader<'_, '_>, key: &str, found: u32, expected: u32, of: &'static str) -> Result<u32, RecipeError> {
+fn same(
+    reader: &Reader<'_, '_>,
+    key: &'static str,
+    found: u32,
+    expected: u32,
+    of: &'static str,
+) -> Result<u32, RecipeError> {
     if found == expected {
         return Ok(found);
     }
-    Err(RecipeError::Inconsistent { key: reader.label(key), found: found as u64, expected: expected as u64, of })
+    Err(RecipeError::Inconsistent { key: reader.key(key), found: found as u64, expected: expected as u64, of })
 }

@@ -1,6 +1,6 @@
 //! Why no recipe could be made of a file.
 
-use crate::gguf::GgufError;
+use crate::gguf::{GgufError, Key};
 use crate::label::Label;
 use core::fmt;
 
@@ -13,23 +13,23 @@ pub enum RecipeError {
     /// `general.architecture` names a family that is not supported.
     UnknownFamily { found: Label },
     /// A required key is missing.
-    MissingKey { key: Label },
+    MissingKey { key: Key<'static> },
     /// A required tensor is missing.
     MissingTensor { name: &'static str },
     /// A size outside what is sensible.
-    Size { key: Label, found: u64, limit: u64 },
+    Size { key: Key<'static>, found: u64, limit: u64 },
     /// A number that is not finite or outside its bounds.
-    Number { key: Label, found: f32, expected: &'static str },
+    Number { key: Key<'static>, found: f32, expected: &'static str },
     /// Layers that differ in what must be the same for all.
-    Varying { key: Label },
+    Varying { key: Key<'static> },
     /// An array of another length than there are layers.
-    Length { key: Label, found: u64, expected: u64 },
+    Length { key: Key<'static>, found: u64, expected: u64 },
     /// Two figures that do not go together.
-    Inconsistent { key: Label, found: u64, expected: u64, of: &'static str },
+    Inconsistent { key: Key<'static>, found: u64, expected: u64, of: &'static str },
     /// `key` must be a multiple of another figure.
-    Multiple { key: Label, found: u64, of: &'static str, expected: u64 },
+    Multiple { key: Key<'static>, found: u64, of: &'static str, expected: u64 },
     /// The file asks for something that is not supported.
-    Unsupported { key: Label, found: Label, supported: &'static str },
+    Unsupported { key: Key<'static>, found: Label, supported: &'static str },
 }
 
 impl From<GgufError> for RecipeError {

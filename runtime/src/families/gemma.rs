@@ -54,7 +54,7 @@ pub(super) fn read3(reader: &mut Reader<'_, '_>) -> Result<Recipe, RecipeError> 
     Ok(recipe)
 }
 
-fn soft_cap(reader: &Reader<'_, '_>, key: &str, default: f32) -> Result<f32, RecipeError> {
+fn soft_cap(reader: &Reader<'_, '_>, key: &'static str, default: f32) -> Result<f32, RecipeError> {
     Ok(reader.number(key, "a finite number, at least 0", |x| x >= 0.0)?.unwrap_or(default))
 }
 

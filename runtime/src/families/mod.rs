@@ -16,7 +16,7 @@ mod tests;
 
 pub use error::RecipeError;
 
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Key};
 use crate::label::Label;
 use crate::recipe::Recipe;
 use reader::Reader;
@@ -46,8 +46,8 @@ impl Recipe {
     /// What the file's model computes when it runs with `ctx` tokens of context. (LongRoPE chooses its factors by that;
     /// other families do not look at it.)
     pub fn of(gguf: &Gguf<'_>, ctx: u32) -> Result<Recipe, RecipeError> {
-        let key = "general.architecture";
-        let found = gguf.str(key)?.ok_or(RecipeError::MissingKey { key: Label::from(key) })?;
+        let key = Key::from("general.architecture");
+        let found = gguf.str(key)?.ok_or(RecipeError::MissingKey { key })?;
         let (family, read) = FAMILIES
             .into_iter()
             .find(|(name, _)| *name == found)

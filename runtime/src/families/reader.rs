@@ -1,7 +1,7 @@
 //! Reading a family's keys, each checked for sense.
 
 use super::RecipeError;
-use crate::gguf::{Gguf, Value};
+use crate::gguf::{Gguf, Key, Value};
 use crate::label::Label;
 
 /// A family's keys, and the context that the model is to run with.
@@ -17,27 +17,27 @@ pub(super) struct Reader<'g, 'a> {
 }
 
 impl Reader<'_, '_> {
-    pub fn label(&self, key: &str) -> Label {
-        Label::scoped(self.family, key)
+    pub fn key(&self, key: &'static str) -> Key<'static> {
+        Key::from((self.family, key))
     }
 
-    pub fn missing(&self, key: &str) -> RecipeError {
-        RecipeError::MissingKey { key: self.label(key) }
+    pub fn missing(&self, key: &'static str) -> RecipeError {
+        RecipeError::MissingKey { key: self.key(key) }
     }
 
     /// A size from 1 to `limit`: one number, or an array with the same number for every layer.
-    pub fn size(&self, key: &str, limit: u32) -> Result<Option<u32>, RecipeError> {
+    pub fn size(&self, key: &'static str, limit: u32) -> Result<Option<u32>, RecipeError> {
         let found = match self.gguf.get((self.family, key)) {
             None => return Ok(None),
             Some(Value::Array(array)) => {
                 let (found, expected) = (array.len() as u64, self.layers as u64);
                 if found != expected {
-                    return Err(RecipeError::Length { key: self.label(key), found, expected });
+                    return Err(RecipeError::Length { key: self.key(key), found, expected });
                 }
                 let mut sizes = array.values().map(|v| v.integer());
                 let first = sizes.next().flatten();
                 if sizes.any(|size| size != first) {
-                    return Err(RecipeError::Varying { key: self.label(key) });
+                    return Err(RecipeError::Varying { key: self.key(key) });
                 }
                 first.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)
             }
@@ -45,41 +45,41 @@ impl Reader<'_, '_> {
         };
         match u32::try_from(found) {
             Ok(size) if (1..=limit).contains(&size) => Ok(Some(size)),
-            _ => Err(RecipeError::Size { key: self.label(key), found, limit: limit as u64 }),
+            _ => Err(RecipeError::Size { key: self.key(key), found, limit: limit as u64 }),
         }
     }
 
-    pub fn need_size(&self, key: &str, limit: u32) -> Result<u32, RecipeError> {
+    pub fn need_size(&self, key: &'static str, limit: u32) -> Result<u32, RecipeError> {
         self.size(key, limit)?.ok_or_else(|| self.missing(key))
     }
 
     /// A number of tokens, 0 for none of it; a missing key is `None`.
-    pub fn tokens(&self, key: &str) -> Result<Option<u32>, RecipeError> {
+    pub fn tokens(&self, key: &'static str) -> Result<Option<u32>, RecipeError> {
         Ok(self.gguf.u32((self.family, key))?)
     }
 
     /// A finite number that `holds` accepts, described by `expected`.
     pub fn number(
         &self,
-        key: &str,
+        key: &'static str,
         expected: &'static str,
         holds: fn(f32) -> bool,
     ) -> Result<Option<f32>, RecipeError> {
         match self.gguf.f32((self.family, key))? {
             Some(found) if !found.is_finite() || !holds(found) => {
-                Err(RecipeError::Number { key: self.label(key), found, expected })
+                Err(RecipeError::Number { key: self.key(key), found, expected })
             }
             number => Ok(number),
         }
     }
 
     /// A scale or cap, where a missing key and 0 both mean none.
-    pub fn scale(&self, key: &str) -> Result<Option<f32>, RecipeError> {
+    pub fn scale(&self, key: &'static str) -> Result<Option<f32>, RecipeError> {
         Ok(self.number(key, "a finite number, at least 0", |x| x >= 0.0)?.filter(|x| *x != 0.0))
     }
 
     /// Refuses a file in which this number is neither missing nor 0.
-    pub fn refuse(&self, key: &str) -> Result<(), RecipeError> {
+    pub fn refuse(&self, key: &'static str) -> Result<(), RecipeError> {
         let set = match self.gguf.get((self.family, key)) {
             None => false,
             Some(Value::Array(array)) => array.values().any(|v| v.integer().is_none_or(|i| i != 0)),
@@ -92,10 +92,6 @@ impl Reader<'_, '_> {
         if !set {
             return Ok(());
         }
-        Err(RecipeError::Unsupported {
-            key: self.label(key),
-            found: Label::from("set"),
-            supported: "0, or no such key",
-        })
+        Err(RecipeError::Unsupported { key: self.key(key), found: Label::from("set"), supported: "0, or no such key" })
     }
 }

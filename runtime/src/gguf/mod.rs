@@ -42,11 +42,20 @@ impl Key<'_> {
         }
     }
 
-    /// The key's text.
+    /// The key's text, in short.
     pub fn label(&self) -> Label {
         match self.family {
             "" => Label::from(self.rest),
             family => Label::scoped(family, self.rest),
+        }
+    }
+}
+
+impl core::fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.family {
+            "" => f.write_str(self.rest),
+            family => write!(f, "{family}.{}", self.rest),
         }
     }
 }

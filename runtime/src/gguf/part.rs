@@ -146,7 +146,7 @@ impl<'a> Part<'a> {
             let too_large = GgufError::TooLarge { tensor };
             let offset = entry.offset.checked_add(self.data as u64).ok_or(too_large)?;
             let end = offset.checked_add(bytes).ok_or(too_large)?;
-            if entry.offset % self.alignment as u64 != 0 {
+            if !entry.offset.is_multiple_of(self.alignment as u64) {
                 return Err(GgufError::Unaligned { tensor, offset, alignment: self.alignment });
             }
             if entry.offset < free {

@@ -80,7 +80,7 @@ impl<'a> Entry<'a> {
         }
         let elements = if self.dims.contains(&0) { 0 } else { elements };
         let Some((block, bytes)) = block_of(self.type_id) else { return Ok(0) };
-        if self.dims[0] % block != 0 {
+        if !self.dims[0].is_multiple_of(block) {
             return Err(GgufError::Blocks { tensor: self.label(), cols: self.dims[0], block });
         }
         (elements / block).checked_mul(bytes).ok_or(too_large)
