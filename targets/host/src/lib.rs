@@ -1,1 +1,3 @@
 //! What an operating system gives drupe.
+
+pub mod gguf_write;
