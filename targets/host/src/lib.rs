@@ -1,3 +1,7 @@
 //! What an operating system gives drupe.
 
 pub mod gguf_write;
+pub mod mix;
+pub mod shapes;
+pub mod synth;
+mod synth_vocab;
