@@ -240,6 +240,8 @@ pub const SHAPES: &[Shape] = &[
     Shape { tied: true, ..sized("arm-100m", LLAMA, [8, 1024, 16, 8, 64, 3072, 8192]) },
     // For tests: windows, caps, scales and stretches so strong that a wrong one shows within 64 tokens.
     tiny("tiny-llama", LLAMA, 2),
+    // Rows of whole blocks of 256, for the formats that have them.
+    Shape { ctx: 512, ..sized("tiny-wide", LLAMA, [2, 256, 4, 2, 64, 512, 384]) },
     Shape {
         factors: Factors::Llama3 { factor: 8.0, original_ctx: 64 },
         rope_base: 10000.0,
