@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn every_format_has_the_deviation_asked_for() {
-        for format in [Format::F32, Format::F16, Format::BF16, Format::Q4_0, Format::Q8_0] {
+        for format in Format::ALL {
             let (mean, sd) = deviation(format);
             assert!(mean.abs() < 0.001 && (sd / 0.02 - 1.0).abs() < 0.12, "{}: mean {mean}, sd {sd}", format.name());
         }
