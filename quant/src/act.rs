@@ -10,6 +10,18 @@
 //! ```
 //! `scale = max|x| / 127`, `q = round-half-even(x / scale)` (0 where the scale is 0 or too small to divide by), `sums` are sums of 16
 //! successive `q`. Each section starts at a multiple of 64 bytes.
+//!
+//! A row of weights times a record is a sum over the weights' blocks, in order. A block unpacks to integers
+//! ([`crate::oracle::Ints`]: `w`, with one scale and one minimum per sub-block), and gives two sums that are exact in
+//! i32 whatever the order of summation; every kernel must get exactly these:
+//!
+//! ```text
+//! isum = Σ_sub scale_sub · Σ w·a        msum = Σ_sub min_sub · Σ a
+//! Q8  (block of 32)  : sum += (d_w · d_a) · isum − (min_w · d_a) · msum      scale = 1; min = 1 for Q4_1 and Q5_1,
+//!                                                                            whose min_w is minus the file's m, else 0
+//! Q8K (block of 256) : sum += d_a · (d · isum − dmin · msum)                 min = 0 where the format has none
+//! ```
+//! How the f32 sum over blocks is ordered is a kernel's own choice, held to a bound.
 
 use crate::Format;
 

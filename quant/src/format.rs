@@ -1,4 +1,50 @@
-//! The block formats of GGML tensors: their numbers in a GGUF file and their sizes.
+//! The block formats of GGML tensors: their numbers in a GGUF file, their sizes and their bytes.
+//!
+//! A row is a whole number of blocks; blocks follow one another with no padding. Numbers are little-endian, `f16` is
+//! IEEE binary16. `lo`/`hi` are a byte's low and high nibble; `bits[a..b]` counts from the least significant.
+//! Offsets on the left are bytes. `q` below is the stored unsigned field.
+//!
+//! Blocks of 32 elements, one scale:
+//!
+//! ```text
+//! Q4_0   0 f16 d | 2 qs[16]                          y[i] = d · (lo qs[i] − 8)     y[i+16] = d · (hi qs[i] − 8)
+//! Q4_1   0 f16 d | 2 f16 m | 4 qs[16]                y[i] = d · lo qs[i] + m       y[i+16] = d · hi qs[i] + m
+//! Q5_0   0 f16 d | 2 u32 qh | 6 qs[16]               as Q4_0 with bit i of qh as fifth bit of element i, minus 16
+//! Q5_1   0 f16 d | 2 f16 m | 4 u32 qh | 8 qs[16]     as Q4_1 with bit i of qh as fifth bit of element i
+//! Q8_0   0 f16 d | 2 i8 qs[32]                       y[i] = d · qs[i]
+//! IQ4_NL 0 f16 d | 2 qs[16]                          y[i] = d · T[lo qs[i]]        y[i+16] = d · T[hi qs[i]]
+//! ```
+//!
+//! Super-blocks of 256 elements. Element `i` is in sub-block `s = i / 16` (Q2_K, Q3_K, Q6_K) or `i / 32` (the rest).
+//! The 2-bit fields of elements `32·l + k` (`l` 0..4) of each half of 128 lie in one byte `k`, at bits `[2l..2l+2]`:
+//!
+//! ```text
+//! Q2_K     0 scales[16]   scale s = lo, min s = hi
+//!         16 qs[64]       q = 2-bit fields, 32 bytes for each half
+//!         80 f16 d | 82 f16 dmin                     y = d · scale · q − dmin · min
+//! Q3_K     0 hmask[32]    bit i/32 of byte i%32 is the third bit of element i
+//!         32 qs[64]       low two bits, as Q2_K
+//!         96 scales[12]   6 bits: low four of s: byte s%8 (lo for s < 8, else hi); high two: byte 8 + s%4 at 2·(s/4)
+//!        108 f16 d                                   y = d · (scale − 32) · (q − 4)
+//! Q4_K     0 f16 d | 2 f16 dmin
+//!          4 scales[12]   6 bits: s < 4: scale = bits[0..6] of byte s, min = bits[0..6] of byte s+4
+//!                                 s ≥ 4: low four: lo (scale) and hi (min) of byte s+4; high two: bits[6..8] of
+//!                                        byte s−4 (scale) and s (min)
+//!         16 qs[128]      32 bytes for each pair of sub-blocks: lo is the even one, hi the odd one
+//!                                                    y = d · scale · q − dmin · min
+//! Q5_K     0 f16 d | 2 f16 dmin | 4 scales[12]       as Q4_K
+//!         16 qh[32]       bit i/32 of byte i%32 is the fifth bit of element i
+//!         48 qs[128]      as Q4_K
+//! Q6_K     0 ql[128]      64 bytes for each half: lanes 0, 1 in lo of bytes 0..32, 32..64; lanes 2, 3 in their hi
+//!        128 qh[64]       high two bits, laid as Q2_K's qs
+//!        192 i8 scales[16]
+//!        208 f16 d                                   y = d · scale · (q − 32)
+//! IQ4_XS   0 f16 d | 2 u16 high | 4 low[4]           scale s = (nibble s of low) + 16 · (bits[2s..2s+2] of high)
+//!          8 qs[128]      16 bytes for each sub-block, laid as IQ4_NL
+//!                                                    y = d · (scale − 32) · T[q]
+//! ```
+//!
+//! `T` is [`crate::oracle::IQ4_VALUES`].
 
 /// A tensor's element type, as GGUF numbers it (`ggml_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -247,6 +247,19 @@ impl Kernels {
         unsafe { (self.table.rms_norm)(x, weight, eps, out) }
     }
 
+    /// [`Kernels::rms_norm`] with `out = x`. Panics if the lengths disagree.
+    pub fn rms_norm_in_place(&self, x: &mut [f32], weight: &[u8], eps: f32) {
+        let mut copy = [0.0; 512];
+        match copy.get_mut(..x.len()) {
+            // A head: through a copy on the stack.
+            Some(copy) => {
+                copy.copy_from_slice(x);
+                self.rms_norm(copy, weight, eps, x)
+            }
+            None => scalar::rms_norm_in_place(x, weight, eps),
+        }
+    }
+
     /// `out = (x - mean) / sqrt(var + eps) · weight + bias`; empty weight or bias means none. Panics if the lengths
     /// disagree.
     pub fn layer_norm(&self, x: &[f32], weight: &[u8], bias: &[u8], eps: f32, out: &mut [f32]) {

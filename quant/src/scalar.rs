@@ -59,27 +59,38 @@ pub fn quantize_act(kind: ActKind, x: &[f32], record: &mut [u8]) {
     }
 }
 
-/// See [`crate::Kernels::matmul`].
+/// See [`crate::Kernels::matmul`]. The integer sums and the formula that joins them are those of [`crate::act`].
 pub fn matmul(format: Format, w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
     let Some(row_bytes) = format.row_bytes(acts.cols) else { return };
-    let row: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..4 * acts.cols]);
-    for (r, w) in w.chunks_exact(row_bytes).enumerate() {
-        oracle::dequantize(format, w, row);
+    for (r, row) in w.chunks_exact(row_bytes).enumerate() {
         for t in 0..acts.tokens {
-            let mut sum = 0.0f32;
-            if acts.kind == ActKind::F32 {
-                for (w, x) in row.iter().zip(acts.values(t)) {
-                    sum += w * x;
-                }
-            } else {
-                let n = acts.kind.block();
-                for ((w, q), d) in row.chunks(n).zip(acts.qs(t).chunks(n)).zip(acts.scales(t)) {
-                    sum += d * w.iter().zip(q).map(|(w, q)| w * *q as f32).sum::<f32>();
-                }
-            }
+            let sum = match acts.kind {
+                ActKind::F32 => dot_floats(format, row, acts.values(t), scratch),
+                _ => dot_ints(format, row, acts, t),
+            };
             out.set(t, r, sum);
         }
     }
+}
+
+fn dot_floats(format: Format, row: &[u8], x: &[f32], scratch: &mut [u8]) -> f32 {
+    let w: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..4 * x.len()]);
+    oracle::dequantize(format, row, w);
+    w.iter().zip(x).map(|(w, x)| w * x).sum()
+}
+
+fn dot_ints(format: Format, row: &[u8], acts: &Acts, t: usize) -> f32 {
+    let mut sum = 0.0;
+    let blocks = row.chunks_exact(format.block_bytes());
+    for ((w, a), d_a) in blocks.zip(acts.qs(t).chunks(format.block_len())).zip(acts.scales(t)) {
+        let w = oracle::unpack(format, w);
+        let (isum, msum) = w.dot(a);
+        sum += match acts.kind {
+            ActKind::Q8K => d_a * (w.d * isum as f32 - w.min * msum as f32),
+            _ => (w.d * d_a) * isum as f32 - (w.min * d_a) * msum as f32,
+        };
+    }
+    sum
 }
 
 fn weight_at(weight: &[u8], i: usize, default: f32) -> f32 {
@@ -95,6 +106,15 @@ pub fn rms_norm(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
     let scale = 1.0 / libm::sqrtf(mean + eps);
     for (i, (x, o)) in x.iter().zip(out).enumerate() {
         *o = x * scale * weight_at(weight, i, 1.0);
+    }
+}
+
+/// See [`crate::Kernels::rms_norm_in_place`].
+pub fn rms_norm_in_place(x: &mut [f32], weight: &[u8], eps: f32) {
+    let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
+    let scale = 1.0 / libm::sqrtf(mean + eps);
+    for (i, x) in x.iter_mut().enumerate() {
+        *x *= scale * weight_at(weight, i, 1.0);
     }
 }
 
