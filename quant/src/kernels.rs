@@ -189,6 +189,13 @@ impl Kernels {
         table.map(|table| Kernels { table }).ok_or(IsaMissing(isa))
     }
 
+    /// A table that only tests have.
+    #[cfg(test)]
+    #[allow(dead_code)]
+    pub(crate) fn of(table: &'static Table) -> Kernels {
+        Kernels { table }
+    }
+
     /// The instruction set of this table.
     pub fn isa(&self) -> Isa {
         self.table.isa
@@ -245,6 +252,19 @@ impl Kernels {
         assert!(out.len() == x.len() && (weight.is_empty() || weight.len() == 4 * x.len()), "norm lengths");
         // SAFETY: the table is proof of the instruction set.
         unsafe { (self.table.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// [`Kernels::rms_norm`] with `out = x`. Panics if the lengths disagree.
+    pub fn rms_norm_in_place(&self, x: &mut [f32], weight: &[u8], eps: f32) {
+        let mut copy = [0.0; 512];
+        match copy.get_mut(..x.len()) {
+            // A head: through a copy on the stack.
+            Some(copy) => {
+                copy.copy_from_slice(x);
+                self.rms_norm(copy, weight, eps, x)
+            }
+            None => scalar::rms_norm_in_place(x, weight, eps),
+        }
     }
 
     /// `out = (x - mean) / sqrt(var + eps) · weight + bias`; empty weight or bias means none. Panics if the lengths

@@ -11,8 +11,29 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+mod angles;
+pub mod arena;
+mod attention;
+pub mod families;
+mod forward;
+pub mod gguf;
+pub mod kv;
+pub mod label;
+pub mod model;
+pub mod plan;
 pub mod recipe;
+pub mod rope;
+pub mod session;
 pub mod team;
+pub mod tensors;
 pub mod weights;
+
+pub use arena::Arena;
+pub use model::Model;
+pub use plan::{Config, Plan};
+pub use recipe::Recipe;
+pub use session::{Engine, Session};
+pub use team::{Solo, Team};
+pub use weights::{InMemory, Weights};
 
 pub use drupe_quant as quant;

@@ -2,6 +2,9 @@
 
 use crate::quant::{RopeKind, Unary};
 
+/// A recipe has at most so many layers.
+pub const MAX_LAYERS: u32 = 512;
+
 /// The normalisation of a whole model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norm {
@@ -38,8 +41,6 @@ pub enum RopeScaling {
         factor: f32,
         /// Context of training.
         original_ctx: u32,
-        /// Multiplies the magnitude correction.
-        attn_factor: f32,
         /// Rotations above which a dimension is left alone.
         beta_fast: f32,
         /// Rotations below which a dimension is interpolated.
@@ -73,7 +74,7 @@ pub struct Rope {
     pub scaling: RopeScaling,
     /// Per-dimension divisors.
     pub factors: RopeFactors,
-    /// Multiplies the rotated elements (LongRoPE's and YaRN's magnitude correction); 1 for none.
+    /// Multiplies the rotated elements: LongRoPE's and YaRN's magnitude correction in full; 1 for none.
     pub magnitude: f32,
 }
 
@@ -94,6 +95,31 @@ pub enum Windows {
         /// Length of the pattern.
         period: u32,
     },
+    /// The layers of a set see `window` tokens, the others the whole context.
+    Layers {
+        /// Tokens seen by the windowed layers.
+        window: u32,
+        /// The windowed layers.
+        set: LayerSet,
+    },
+}
+
+/// A set of layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerSet([u64; MAX_LAYERS as usize / 64]);
+
+impl LayerSet {
+    /// Adds a layer below [`MAX_LAYERS`]; others are ignored.
+    pub fn insert(&mut self, layer: u32) {
+        if let Some(word) = self.0.get_mut(layer as usize / 64) {
+            *word |= 1 << (layer % 64);
+        }
+    }
+
+    /// Whether the set has this layer.
+    pub fn contains(&self, layer: u32) -> bool {
+        self.0.get(layer as usize / 64).is_some_and(|word| word >> (layer % 64) & 1 == 1)
+    }
 }
 
 /// What one layer does: read by the forward pass.
@@ -170,9 +196,10 @@ impl Recipe {
         let window = match self.windows {
             Windows::None => None,
             Windows::All { window } => Some(window),
-            Windows::Period { window, period } => ((i + 1) % period.max(1) != 0).then_some(window),
+            Windows::Period { window, period } => (!(i + 1).is_multiple_of(period.max(1))).then_some(window),
+            Windows::Layers { window, set } => set.contains(i).then_some(window),
         };
-        let nope = self.nope_period > 0 && (i + 1) % self.nope_period == 0;
+        let nope = self.nope_period > 0 && (i + 1).is_multiple_of(self.nope_period);
         Layer { window, rope: (!nope).then_some(window.is_some() as usize) }
     }
 }
