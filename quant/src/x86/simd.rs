@@ -23,6 +23,36 @@ impl Rows {
         Rows { at: unsafe { self.at.add(bytes) }, ..self }
     }
 
+    /// Copies the f16 at the start of every row to successive places.
+    ///
+    /// # Safety
+    /// Two bytes must be inside every row; `to` has room for one f16 per lane.
+    #[inline(always)]
+    pub unsafe fn halves<S: Simd>(self, to: *mut u8) {
+        for r in 0..S::LANES {
+            // SAFETY: the caller's duty. Volatile, or the copies become a chain of shuffles.
+            unsafe {
+                let x = self.at.add(r * self.stride).cast::<u16>().read_unaligned();
+                to.cast::<u16>().add(r).write_volatile(x);
+            }
+        }
+    }
+
+    /// Copies the dword at the start of every row to successive places.
+    ///
+    /// # Safety
+    /// Four bytes must be inside every row; `to` has room for one dword per lane, and is aligned to four.
+    #[inline(always)]
+    pub unsafe fn dwords<S: Simd>(self, to: *mut u8) {
+        for r in 0..S::LANES {
+            // SAFETY: as above.
+            unsafe {
+                let x = self.at.add(r * self.stride).cast::<u32>().read_unaligned();
+                to.cast::<u32>().add(r).write_volatile(x);
+            }
+        }
+    }
+
     /// 16 bytes of row `r`.
     #[inline(always)]
     unsafe fn sixteen(self, r: usize) -> __m128i {
@@ -216,10 +246,7 @@ impl Simd for Wide {
     unsafe fn dwords(rows: Rows) -> __m512i {
         unsafe {
             let mut all = [0u32; 16];
-            for (r, x) in all.iter_mut().enumerate() {
-                // Volatile, or the copies become a chain of shuffles.
-                core::ptr::write_volatile(x, rows.at.add(r * rows.stride).cast::<u32>().read_unaligned());
-            }
+            rows.dwords::<Self>(all.as_mut_ptr().cast());
             _mm512_loadu_si512(all.as_ptr().cast())
         }
     }
@@ -227,10 +254,8 @@ impl Simd for Wide {
     unsafe fn halves(rows: Rows) -> __m512 {
         unsafe {
             let mut all = [0u16; 16];
-            for (r, x) in all.iter_mut().enumerate() {
-                core::ptr::write_volatile(x, rows.at.add(r * rows.stride).cast::<u16>().read_unaligned());
-            }
-            _mm512_cvtph_ps(_mm256_loadu_si256(all.as_ptr().cast()))
+            rows.halves::<Self>(all.as_mut_ptr().cast());
+            Self::load_f16(all.as_ptr().cast())
         }
     }
     #[inline(always)]
@@ -467,20 +492,16 @@ macro_rules! eight_lanes {
             unsafe fn dwords(rows: Rows) -> __m256i {
                 unsafe {
                     let mut all = [0u32; 8];
-                    for (r, x) in all.iter_mut().enumerate() {
-                        core::ptr::write_volatile(x, rows.at.add(r * rows.stride).cast::<u32>().read_unaligned());
-                    }
-                    _mm256_loadu_si256(all.as_ptr().cast())
+                rows.dwords::<Self>(all.as_mut_ptr().cast());
+                _mm256_loadu_si256(all.as_ptr().cast())
                 }
             }
             #[inline(always)]
             unsafe fn halves(rows: Rows) -> __m256 {
                 unsafe {
                     let mut all = [0u16; 8];
-                    for (r, x) in all.iter_mut().enumerate() {
-                        core::ptr::write_volatile(x, rows.at.add(r * rows.stride).cast::<u16>().read_unaligned());
-                    }
-                    _mm256_cvtph_ps(_mm_loadu_si128(all.as_ptr().cast()))
+                    rows.halves::<Self>(all.as_mut_ptr().cast());
+                    Self::load_f16(all.as_ptr().cast())
                 }
             }
             #[inline(always)]
