@@ -78,7 +78,6 @@ pub(super) trait Simd: Sized {
     /// The same 16 bytes in each 128-bit part.
     unsafe fn splat_table(t: &[u8; 16]) -> Self::I;
     unsafe fn load(at: *const u8) -> Self::I;
-    unsafe fn store(at: *mut u8, x: Self::I);
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn xor(a: Self::I, b: Self::I) -> Self::I;
@@ -143,10 +142,8 @@ pub(super) trait Simd: Sized {
     unsafe fn select_lt(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn max(x: Self::F) -> f32;
-    /// Swaps neighbours `2i` and `2i + 1`.
-    unsafe fn swap_pairs(x: Self::F) -> Self::F;
-    /// The 4 × 4 block transpose of floats as in [`Simd::quads`]: rows of `LANES` floats, `out[j]` has column `j`.
-    unsafe fn columns(at: *const f32, stride: usize) -> [Self::F; 4];
+    /// Lane 0.
+    unsafe fn first(x: Self::F) -> f32;
 }
 
 /// AVX-512 F, BW, DQ, VL, VNNI.
@@ -175,10 +172,6 @@ impl Simd for Wide {
     #[inline(always)]
     unsafe fn load(at: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(at.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store(at: *mut u8, x: __m512i) {
-        unsafe { _mm512_storeu_si512(at.cast(), x) }
     }
     #[inline(always)]
     unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
@@ -385,15 +378,8 @@ impl Simd for Wide {
         unsafe { _mm512_reduce_max_ps(x) }
     }
     #[inline(always)]
-    unsafe fn swap_pairs(x: __m512) -> __m512 {
-        unsafe { _mm512_permute_ps::<0b10_11_00_01>(x) }
-    }
-    #[inline(always)]
-    unsafe fn columns(at: *const f32, stride: usize) -> [__m512; 4] {
-        unsafe {
-            let [a, b, c, d] = Self::quads(Rows { at: at.cast(), stride: 4 * stride });
-            [Self::as_f(a), Self::as_f(b), Self::as_f(c), Self::as_f(d)]
-        }
+    unsafe fn first(x: __m512) -> f32 {
+        unsafe { _mm512_cvtss_f32(x) }
     }
 }
 
@@ -425,10 +411,6 @@ macro_rules! eight_lanes {
             #[inline(always)]
             unsafe fn load(at: *const u8) -> __m256i {
                 unsafe { _mm256_loadu_si256(at.cast()) }
-            }
-            #[inline(always)]
-            unsafe fn store(at: *mut u8, x: __m256i) {
-                unsafe { _mm256_storeu_si256(at.cast(), x) }
             }
             #[inline(always)]
             unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
@@ -638,15 +620,8 @@ macro_rules! eight_lanes {
                 }
             }
             #[inline(always)]
-            unsafe fn swap_pairs(x: __m256) -> __m256 {
-                unsafe { _mm256_permute_ps::<0b10_11_00_01>(x) }
-            }
-            #[inline(always)]
-            unsafe fn columns(at: *const f32, stride: usize) -> [__m256; 4] {
-                unsafe {
-                let [a, b, c, d] = Self::quads(Rows { at: at.cast(), stride: 4 * stride });
-                [Self::as_f(a), Self::as_f(b), Self::as_f(c), Self::as_f(d)]
-            }
+            unsafe fn first(x: __m256) -> f32 {
+                unsafe { _mm256_cvtss_f32(x) }
             }
         }
     };

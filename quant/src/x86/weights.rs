@@ -61,7 +61,6 @@ macro_rules! map {
         array
     }};
 }
-pub(super) use map;
 
 /// Low and high nibbles.
 #[inline(always)]
