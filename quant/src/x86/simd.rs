@@ -207,7 +207,7 @@ impl Simd for Wide {
             let byte = (first / 8) as i32;
             let copy =
                 _mm512_add_epi8(_mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0), _mm512_set1_epi8(byte as i8));
-            let mask = _mm512_set1_epi32(if first % 8 == 0 { 0x08040201 } else { 0x80402010u32 as i32 });
+            let mask = _mm512_set1_epi32(if first.is_multiple_of(8) { 0x08040201 } else { 0x80402010u32 as i32 });
             let set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(bits, copy), mask);
             _mm512_maskz_mov_epi8(set, _mm512_set1_epi8(bit as i8))
         }
@@ -446,7 +446,7 @@ macro_rules! eight_lanes {
                     let byte = (first / 8) as i8;
                     let lanes = _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808, 0x0c0c0c0c);
                     let copy = _mm256_add_epi8(lanes, _mm256_set1_epi8(byte));
-                    let mask = _mm256_set1_epi32(if first % 8 == 0 { 0x08040201 } else { 0x80402010u32 as i32 });
+                    let mask = _mm256_set1_epi32(if first.is_multiple_of(8) { 0x08040201 } else { 0x80402010u32 as i32 });
                     let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(bits, copy), mask), mask);
                     _mm256_and_si256(set, _mm256_set1_epi8(bit as i8))
                 }
@@ -653,14 +653,12 @@ eight_lanes! {
         unsafe {
             let ones = _mm256_set1_epi16(1);
             let mut sum = init;
-            let mut j = 0;
-            while j < N {
-                let mut part = _mm256_maddubs_epi16(w[j], four(a.add(4 * j)));
-                for i in j + 1..(j + run).min(N) {
-                    part = _mm256_add_epi16(part, _mm256_maddubs_epi16(w[i], four(a.add(4 * i))));
+            for first in (0..N).step_by(run) {
+                let mut part = _mm256_setzero_si256();
+                for (j, w) in w.iter().enumerate().skip(first).take(run) {
+                    part = _mm256_add_epi16(part, _mm256_maddubs_epi16(*w, four(a.add(4 * j))));
                 }
                 sum = _mm256_add_epi32(sum, _mm256_madd_epi16(part, ones));
-                j += run;
             }
             sum
         }
