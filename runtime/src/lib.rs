@@ -26,6 +26,7 @@ pub mod rope;
 pub mod session;
 pub mod team;
 pub mod tensors;
+pub mod tokenizer;
 pub mod weights;
 
 pub use arena::Arena;
