@@ -11,14 +11,17 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 mod angles;
 pub mod arena;
 mod attention;
 pub mod families;
 mod forward;
 pub mod gguf;
-pub mod label;
 pub mod kv;
+pub mod label;
 pub mod model;
 pub mod plan;
 pub mod recipe;

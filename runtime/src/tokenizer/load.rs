@@ -1,7 +1,7 @@
 //! Making a tokenizer: one pass over the vocabulary and one over the merges.
 
 use super::pre::PreTokenizer;
-use super::source::{StringArray, TokenKind, Vocabulary, Words};
+use super::source::{MERGES, SCORES, StringArray, TOKENS, TYPES, TokenKind, Vocabulary, Words};
 use super::special::Specials;
 use super::table::{self, TableMut};
 use super::{NONE, Scheme, Tokenizer, TokenizerError, bytes};
@@ -9,9 +9,6 @@ use crate::label::Label;
 
 /// Most tokens that end an answer.
 pub(super) const MOST_ENDS: usize = 40;
-
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Strings of tokens that end an answer, with or without the file's saying so. The first that a vocabulary has ends a
 /// turn if the file names no token for that.
@@ -78,8 +75,7 @@ fn check(vocabulary: &Vocabulary<'_>) -> Result<(Kind, Layout), TokenizerError> 
             return Err(TokenizerError::TooLarge { key, found, limit });
         }
     }
-    let types = ("tokenizer.ggml.token_type", vocabulary.types);
-    for (key, numbers) in [types, ("tokenizer.ggml.scores", vocabulary.scores)] {
+    for (key, numbers) in [(TYPES, vocabulary.types), (SCORES, vocabulary.scores)] {
         if let Some(found) = numbers.map(|n| n.len()).filter(|&n| n < tokens) {
             return Err(TokenizerError::TooShort { key, found, expected: tokens });
         }

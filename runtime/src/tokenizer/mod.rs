@@ -23,6 +23,7 @@ pub use error::TokenizerError;
 pub use source::TokenKind;
 pub use stream::Utf8Stream;
 
+use crate::gguf::Gguf;
 use merge::NO_MERGE;
 use pre::PreTokenizer;
 use source::{StringArray, Vocabulary, Words};
@@ -111,14 +112,14 @@ impl Sink<'_> {
 }
 
 impl<'a> Tokenizer<'a> {
-    /// Bytes of memory that [`Self::of`] needs for this vocabulary, wherever the memory lies.
-    pub(crate) fn bytes_of(vocabulary: &Vocabulary<'_>) -> Result<usize, TokenizerError> {
-        load::bytes_needed(vocabulary)
+    /// Bytes of memory that [`Self::new`] needs for this file's vocabulary, wherever the memory lies.
+    pub fn bytes_needed(gguf: &Gguf<'_>) -> Result<usize, TokenizerError> {
+        load::bytes_needed(&Vocabulary::of(gguf)?)
     }
 
-    /// Builds the tables in `mem`.
-    pub(crate) fn of(vocabulary: &Vocabulary<'a>, mem: &'a mut [u8]) -> Result<Self, TokenizerError> {
-        load::load(vocabulary, mem)
+    /// The tokenizer of a file, its tables in `mem`: one pass over the tokens and one over the merges.
+    pub fn new(gguf: &Gguf<'a>, mem: &'a mut [u8]) -> Result<Self, TokenizerError> {
+        load::load(&Vocabulary::of(gguf)?, mem)
     }
 
     /// Number of tokens.

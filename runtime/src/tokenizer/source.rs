@@ -1,5 +1,8 @@
 //! What a tokenizer is made of, as it lies in the file.
 
+use super::TokenizerError;
+use crate::gguf::{Array, Gguf, Value, ValueType};
+
 /// An array of strings as GGUF stores it: each a little-endian u64 length, then its bytes.
 ///
 /// A string is named by the offset of its length from the start of the array, which makes it reachable at once.
@@ -97,6 +100,80 @@ pub(crate) struct Vocabulary<'a> {
     pub(crate) add_eos: Option<bool>,
     /// `add_space_prefix`
     pub(crate) add_space_prefix: Option<bool>,
+}
+
+impl<'a> Vocabulary<'a> {
+    /// The vocabulary of a file. Keys of the wrong type are refused, not passed over.
+    pub(crate) fn of(gguf: &Gguf<'a>) -> Result<Vocabulary<'a>, TokenizerError> {
+        let keys = Keys(gguf);
+        let missing = |key| TokenizerError::Missing { key };
+        Ok(Vocabulary {
+            model: keys.text(MODEL)?.ok_or(missing(MODEL))?,
+            pre: keys.text("tokenizer.ggml.pre")?.unwrap_or(&[]),
+            name: keys.text("general.name")?.unwrap_or(&[]),
+            tokens: keys.strings(TOKENS)?.ok_or(missing(TOKENS))?,
+            scores: keys.numbers(SCORES, &[ValueType::F32])?,
+            types: keys.numbers(TYPES, &[ValueType::I32, ValueType::U32])?,
+            merges: keys.strings(MERGES)?,
+            bos: keys.id("tokenizer.ggml.bos_token_id")?,
+            eos: keys.id("tokenizer.ggml.eos_token_id")?,
+            eot: keys.id("tokenizer.ggml.eot_token_id")?,
+            eom: keys.id("tokenizer.ggml.eom_token_id")?,
+            unknown: keys.id("tokenizer.ggml.unknown_token_id")?,
+            add_bos: keys.truth("tokenizer.ggml.add_bos_token")?,
+            add_eos: keys.truth("tokenizer.ggml.add_eos_token")?,
+            add_space_prefix: keys.truth("tokenizer.ggml.add_space_prefix")?,
+        })
+    }
+}
+
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const SCORES: &str = "tokenizer.ggml.scores";
+pub(super) const TYPES: &str = "tokenizer.ggml.token_type";
+pub(super) const MERGES: &str = "tokenizer.ggml.merges";
+
+/// Typed reading of a file's keys.
+struct Keys<'g, 'a>(&'g Gguf<'a>);
+
+impl<'a> Keys<'_, 'a> {
+    fn typed<T>(
+        &self,
+        key: &'static str,
+        expected: &'static str,
+        read: impl Fn(Value<'a>) -> Option<T>,
+    ) -> Result<Option<T>, TokenizerError> {
+        let Some(value) = self.0.get(key) else { return Ok(None) };
+        read(value).map(Some).ok_or(TokenizerError::WrongType { key, expected })
+    }
+
+    fn text(&self, key: &'static str) -> Result<Option<&'a [u8]>, TokenizerError> {
+        self.typed(key, "a string", |v| if let Value::String(text) = v { Some(text) } else { None })
+    }
+
+    /// A token id. Negative ones are written by some converters for "none"; what is beyond 32 bits is no token either.
+    fn id(&self, key: &'static str) -> Result<Option<u32>, TokenizerError> {
+        let id = self.typed(key, "an integer", |v| v.integer())?;
+        Ok(id.and_then(|id| u32::try_from(id).ok()))
+    }
+
+    fn truth(&self, key: &'static str) -> Result<Option<bool>, TokenizerError> {
+        self.typed(key, "a truth value", |v| if let Value::Bool(truth) = v { Some(truth) } else { None })
+    }
+
+    fn strings(&self, key: &'static str) -> Result<Option<StringArray<'a>>, TokenizerError> {
+        self.typed(key, "an array of strings", |v| {
+            array(v, &[ValueType::String]).map(|array| StringArray::new(array.bytes(), array.len()))
+        })
+    }
+
+    fn numbers(&self, key: &'static str, kinds: &[ValueType]) -> Result<Option<Words<'a>>, TokenizerError> {
+        self.typed(key, "an array of 32-bit numbers of its kind", |v| array(v, kinds).map(|array| Words(array.bytes())))
+    }
+}
+
+fn array<'a>(value: Value<'a>, kinds: &[ValueType]) -> Option<Array<'a>> {
+    if let Value::Array(array) = value { Some(array).filter(|a| kinds.contains(&a.element())) } else { None }
 }
 
 /// What a token is for (`tokenizer.ggml.token_type`).

@@ -1,7 +1,8 @@
 //! Vocabularies and texts that other programs have tokenized.
 
 use super::super::{EncodeOptions, Tokenizer, TokenizerError, Utf8Stream};
-use super::files::{keys, shared};
+use super::files::shared;
+use crate::gguf::Gguf;
 use std::string::String;
 use std::vec::Vec;
 
@@ -32,9 +33,9 @@ pub fn decode(tokenizer: &Tokenizer<'_>, ids: &[u32], special: bool) -> Vec<u8> 
 pub fn with_vocabulary(name: &str, test: impl FnOnce(&Tokenizer<'_>)) {
     let Some(path) = shared(&std::format!("vocabs/ggml-vocab-{name}.gguf")) else { return };
     let file = std::fs::read(path).unwrap();
-    let vocabulary = keys(&file).vocabulary();
-    let mut mem = std::vec![0; Tokenizer::bytes_of(&vocabulary).unwrap()];
-    test(&Tokenizer::of(&vocabulary, &mut mem).unwrap());
+    let gguf = Gguf::parse(&file).unwrap();
+    let mut mem = std::vec![0; Tokenizer::bytes_needed(&gguf).unwrap()];
+    test(&Tokenizer::new(&gguf, &mut mem).unwrap());
 }
 
 pub const NAMES: [&str; 9] =
