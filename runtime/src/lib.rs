@@ -11,6 +11,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 mod angles;
 pub mod arena;
 mod attention;
@@ -26,6 +29,7 @@ pub mod rope;
 pub mod session;
 pub mod team;
 pub mod tensors;
+pub mod tokenizer;
 pub mod weights;
 
 pub use arena::Arena;
