@@ -71,9 +71,10 @@ impl ActKind {
         }
     }
 
-    /// Bytes of one token's record; a multiple of 64.
+    /// Bytes of one token's record: an odd multiple of 64, so that the same place of successive records falls into
+    /// every set of a cache in turn.
     pub const fn stride(self, cols: usize) -> usize {
-        self.sections(cols).2
+        self.sections(cols).2 | 64
     }
 }
 

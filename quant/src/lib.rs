@@ -6,11 +6,15 @@
 #![cfg_attr(feature = "portable-simd", feature(portable_simd))]
 
 pub mod act;
+#[cfg(target_arch = "aarch64")]
+mod arm;
 pub mod format;
 pub mod kernels;
 pub mod oracle;
 pub mod scalar;
 pub mod share;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use act::{ActKind, Acts};
 pub use format::Format;
