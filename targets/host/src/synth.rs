@@ -143,7 +143,7 @@ fn keys(header: &mut Header, spec: &Spec) {
 /// Every tensor in file order.
 fn tensors(spec: &Spec) -> Vec<Tensor> {
     let s = &spec.shape;
-    let facts = Facts { layers: s.layers, heads_per_kv: s.heads / s.kv_heads.max(1), tied: s.tied };
+    let facts = Facts { layers: s.layers, heads_per_kv: s.heads / s.kv_heads.max(1), experts: 0, tied: s.tied };
     let mut list = Vec::new();
     let mut add = |name: String, dims: &[u32], fill: Fill| {
         let dims: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
