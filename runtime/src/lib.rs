@@ -26,6 +26,7 @@ pub mod model;
 pub mod plan;
 pub mod recipe;
 pub mod rope;
+pub mod sampler;
 pub mod session;
 pub mod team;
 pub mod tensors;

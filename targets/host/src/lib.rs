@@ -1,5 +1,5 @@
-//! What an operating system gives drupe: a mapped model file ([`map`]), a team of threads ([`team`]), the machine's
-//! limits ([`limit`]) and a process's own use of it ([`usage`]); and what is done to files before they are run:
+//! What an operating system gives drupe: a mapped model file ([`map`]), a team of threads ([`team`]), weights under a
+//! memory budget ([`residency`]), the machine's limits ([`limit`]) and a process's own use of it ([`usage`]); and what is done to files before they are run:
 //! synthetic models ([`synth`]).
 #![deny(unsafe_code)]
 
@@ -7,6 +7,7 @@ pub mod gguf_write;
 pub mod limit;
 pub mod map;
 pub mod mix;
+pub mod residency;
 pub mod shapes;
 pub mod synth;
 mod synth_vocab;
