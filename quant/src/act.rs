@@ -8,7 +8,7 @@
 //! Q8  : qs i8 [cols] | scales f32 [cols/32]  | sums i16 [cols/16]
 //! Q8K : qs i8 [cols] | scales f32 [cols/256] | sums i16 [cols/16]
 //! ```
-//! `scale = max|x| / 127`, `q = round-half-even(x / scale)` (0 where the scale is 0), `sums` are sums of 16
+//! `scale = max|x| / 127`, `q = round-half-even(x / scale)` (0 where the scale is 0 or too small to divide by), `sums` are sums of 16
 //! successive `q`. Each section starts at a multiple of 64 bytes.
 //!
 //! A row of weights times a record is a sum over the weights' blocks, in order. A block unpacks to integers

@@ -33,6 +33,13 @@ pub fn attend_scratch(_: usize, _: usize, _: usize) -> usize {
     0
 }
 
+/// What a value is multiplied with to bring `max` to 127; 0 where that is not finite, so that no quantised value is
+/// ever -128.
+pub fn inverse_scale(max: f32) -> f32 {
+    let inverse = 127.0 / max;
+    if inverse.is_finite() { inverse } else { 0.0 }
+}
+
 /// See [`crate::Kernels::quantize_act`].
 pub fn quantize_act(kind: ActKind, x: &[f32], record: &mut [u8]) {
     if kind == ActKind::F32 {
@@ -43,9 +50,8 @@ pub fn quantize_act(kind: ActKind, x: &[f32], record: &mut [u8]) {
     for ((x, q), d) in x.chunks(kind.block()).zip(qs.chunks_mut(kind.block())).zip(scales) {
         let max = x.iter().fold(0.0f32, |m, v| m.max(libm::fabsf(*v)));
         *d = max / 127.0;
-        let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
         for (x, q) in x.iter().zip(q) {
-            *q = libm::rintf(x * inverse) as i8;
+            *q = libm::rintf(x * inverse_scale(max)) as i8;
         }
     }
     for (q, s) in qs.chunks(16).zip(sums) {
@@ -175,10 +181,9 @@ pub fn store_kv(format: KvFormat, x: &[f32], out: &mut [u8]) {
         KvFormat::Q8_0 => {
             for (x, o) in x.chunks_exact(32).zip(out.chunks_exact_mut(34)) {
                 let max = x.iter().fold(0.0f32, |m, v| m.max(libm::fabsf(*v)));
-                let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
                 o[..2].copy_from_slice(&f16::from_f32(max / 127.0).to_le_bytes());
                 for (x, o) in x.iter().zip(&mut o[2..]) {
-                    *o = libm::rintf(x * inverse) as i8 as u8;
+                    *o = libm::rintf(x * inverse_scale(max)) as i8 as u8;
                 }
             }
         }

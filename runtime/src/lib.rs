@@ -11,6 +11,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 mod angles;
 pub mod arena;
 mod attention;
@@ -23,9 +26,11 @@ pub mod model;
 pub mod plan;
 pub mod recipe;
 pub mod rope;
+pub mod sampler;
 pub mod session;
 pub mod team;
 pub mod tensors;
+pub mod tokenizer;
 pub mod weights;
 
 pub use arena::Arena;

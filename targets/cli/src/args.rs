@@ -1,6 +1,8 @@
 //! What can be asked for on the command line.
 
-use clap::{Args, Parser, Subcommand};
+use crate::size;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use drupe::quant::KvFormat;
 use std::path::PathBuf;
 
 /// Small language models on small boards: GGUF files, memory known beforehand, no download needed to try.
@@ -15,6 +17,14 @@ pub struct Drupe {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Say every byte before running, and whether it fits
+    Plan(PlanArgs),
+    /// Measure speed, latency and memory
+    Bench(BenchArgs),
+    /// Show a file's keys, tensors and recipe
+    Inspect(InspectArgs),
+    /// Write the logits of given tokens
+    Logits(LogitsArgs),
     /// Write a model of random weights in a real model's shape
     Synth(SynthArgs),
     /// Print a completion script for a shell
@@ -33,4 +43,120 @@ pub struct SynthArgs {
     pub shape: String,
     /// The file to write
     pub out: PathBuf,
+}
+
+/// Storage of keys and values.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Kv {
+    /// Half-precision floats
+    #[default]
+    F16,
+    /// Blocks of 32 bytes with a scale: about half the memory
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl From<Kv> for KvFormat {
+    fn from(kv: Kv) -> KvFormat {
+        match kv {
+            Kv::F16 => KvFormat::F16,
+            Kv::Q8_0 => KvFormat::Q8_0,
+        }
+    }
+}
+
+/// How a model is run.
+#[derive(Args, Clone)]
+pub struct ModelArgs {
+    /// Tokens of context; generation goes on beyond it in the same memory [default: 4096, or as trained]
+    #[arg(long, value_name = "TOKENS")]
+    pub ctx: Option<u32>,
+    /// Storage of keys and values
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    pub kv: Kv,
+    /// First tokens that are never forgotten [default: 4]
+    #[arg(long, value_name = "TOKENS")]
+    pub sinks: Option<u32>,
+    /// Worker threads [default: this machine's cores that are really there]
+    #[arg(short = 't', long)]
+    pub threads: Option<usize>,
+    /// Most memory that the process may ever have resident, e.g. 400M; refused at start if it cannot be kept
+    #[arg(long, value_name = "BYTES", value_parser = size::parse)]
+    pub memory: Option<u64>,
+    /// Instruction set: scalar, portable, avx2, avx-vnni, avx512-vnni, neon, dotprod, i8mm [default: the best here]
+    #[arg(long)]
+    pub isa: Option<String>,
+    /// Most tokens of a prompt in one pass
+    #[arg(long, hide_short_help = true)]
+    pub batch: Option<u32>,
+}
+
+/// `drupe plan`
+#[derive(Args)]
+#[command(after_help = "Example:\n  drupe plan llama3.2-1b:q4_0 --ctx 2048 --memory 1G")]
+pub struct PlanArgs {
+    /// A GGUF file, or a shape such as llama3.2-1b:q4_0
+    pub model: String,
+    #[command(flatten)]
+    pub how: ModelArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drupe bench`
+#[derive(Args)]
+#[command(after_help = "Example:\n  drupe bench llama3.2-1b:q4_0 -p 256 -n 64\n\n\
+                        A shape is run with random weights made in memory: no download is needed.")]
+pub struct BenchArgs {
+    /// A GGUF file, or a shape such as llama3.2-1b:q4_0
+    pub model: String,
+    /// Tokens of prompt
+    #[arg(short = 'p', long, default_value_t = 256)]
+    pub prompt: u32,
+    /// Tokens to generate
+    #[arg(short = 'n', long, default_value_t = 64)]
+    pub tokens: u32,
+    /// Tokens in the context before generating, not counted in its time
+    #[arg(long, default_value_t = 0)]
+    pub depth: u32,
+    /// Repetitions
+    #[arg(long, default_value_t = 3)]
+    pub runs: u32,
+    #[command(flatten)]
+    pub how: ModelArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drupe inspect`
+#[derive(Args)]
+#[command(after_help = "Example:\n  drupe inspect model.gguf --tensors")]
+pub struct InspectArgs {
+    /// A GGUF file, or a shape
+    pub model: String,
+    /// List every tensor
+    #[arg(long)]
+    pub tensors: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drupe logits`
+#[derive(Args)]
+#[command(after_help = "Example:\n  drupe logits model.gguf --tokens 1,2,3 --out logits.f32\n\n\
+                        The file is raw little-endian f32, [tokens, vocab].")]
+pub struct LogitsArgs {
+    /// A GGUF file, or a shape
+    pub model: String,
+    /// Token ids, separated by commas or spaces
+    #[arg(long, value_name = "IDS")]
+    pub tokens: String,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub how: ModelArgs,
 }

@@ -4,7 +4,13 @@
 //! done, 1 failed, 2 wrong usage.
 
 mod args;
+mod bench;
+mod engine;
 mod fail;
+mod inspect;
+mod logits;
+mod measure;
+mod plan;
 mod size;
 mod synth;
 mod term;
@@ -17,6 +23,10 @@ fn main() -> ExitCode {
     let drupe = Drupe::parse();
     term::listen_for_ctrl_c();
     let done = match drupe.command {
+        Command::Plan(args) => plan::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Logits(args) => logits::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

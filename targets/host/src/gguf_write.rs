@@ -176,6 +176,14 @@ impl Header {
 
     /// Writes the head to `out` and returns where the tensors' bytes go.
     pub fn start<W: Write>(self, mut out: W) -> io::Result<Body<W>> {
+        self.head(&mut out)?;
+        let mut body = Body { out, sizes: self.sizes, tensor: 0, written: 0 };
+        body.close_full_tensors()?;
+        Ok(body)
+    }
+
+    /// Writes the head alone: [`Header::len`] bytes.
+    pub fn head(&self, mut out: impl Write) -> io::Result<()> {
         let padding = self.len() - (24 + self.keys.len() as u64 + self.tensors.len() as u64);
         out.write_all(b"GGUF")?;
         out.write_all(&3u32.to_le_bytes())?;
@@ -183,10 +191,7 @@ impl Header {
         out.write_all(&self.key_count.to_le_bytes())?;
         out.write_all(&self.keys)?;
         out.write_all(&self.tensors)?;
-        out.write_all(&[0; ALIGNMENT as usize][..padding as usize])?;
-        let mut body = Body { out, sizes: self.sizes, tensor: 0, written: 0 };
-        body.close_full_tensors()?;
-        Ok(body)
+        out.write_all(&[0; ALIGNMENT as usize][..padding as usize])
     }
 }
 
@@ -275,7 +280,8 @@ pub fn atomically<T>(
         // As any new file: the umask takes its share.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.tempfile_in(dir)?;
+    // The error would name the temporary file, which means nothing to the reader.
+    let mut file = builder.tempfile_in(dir).map_err(|e| io::Error::new(e.kind(), e.kind().to_string()))?;
     let mut out = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
     let done = write(&mut out)?;
     out.flush()?;

@@ -1,0 +1,273 @@
+//! Matrix products: one shape for one token, small batches and prefill.
+//!
+//! ```text
+//! for each tile of up to 128 tokens:
+//!     side[g][t] = what the format adds per group of 32 columns and token      (Side)
+//!     for each LANES rows of the weights:
+//!         acc[t] = 0                                                           (one row per lane)
+//!         for each block column:
+//!             ask for the cache lines that lie LANES rows ahead
+//!             for each group g of 32 columns, unpacked into 8 registers:       (weights.rs)
+//!                 for each token:
+//!                     dot = side[g][t] + Σ_j w[j] · (bytes 4j.. of the token's group, in every lane)
+//!                     acc[t] += scale · (scale of the token's group) · dot
+//!         out[t][rows] = acc[t]
+//! ```
+//! Weights are read once per 128 tokens and unpacked straight into registers; nothing is summed across lanes. Every
+//! row and token is summed in the order of its columns, so a result does not depend on the other rows, on the number
+//! of tokens or on the instruction set.
+
+use super::simd::{Rows, Simd};
+use super::weights::{Side, Weights};
+use crate::Format;
+use crate::act::{ActKind, Acts};
+use crate::share::OutTile;
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use core::marker::PhantomData;
+
+/// Tokens that one unpacking serves.
+const TILE: usize = 128;
+
+/// Where unpacked groups go: all tokens of a tile.
+pub(super) struct Sink<S: Simd> {
+    tokens: usize,
+    /// Token 0's bytes; records are `stride` bytes apart.
+    qs: *const i8,
+    scales: *const f32,
+    stride: usize,
+    /// Groups per scale, as a shift.
+    shift: u32,
+    /// `[groups, tokens]` of one or two 4-byte entries.
+    side: *const u32,
+    /// `[tokens, LANES]`.
+    acc: *mut f32,
+    lanes: PhantomData<S>,
+}
+
+/// See [`super::weights`] for the meaning of the arguments.
+///
+/// Safety of all these functions: `g` must be a group of the row; the conditions of [`super::simd`].
+impl<S: Simd> Sink<S> {
+    /// Calls `f(token, its bytes, its scale in every lane, its entry of the side)` for each token, and adds what it returns.
+    #[inline(always)]
+    unsafe fn each<const SIDES: usize>(&mut self, g: usize, f: impl Fn(*const i8, S::F, *const u32, S::F) -> S::F) {
+        // SAFETY: inside the tokens' records, the side table and the accumulators, which `matmul` has sized.
+        unsafe {
+            let qs = self.qs.add(32 * g);
+            let scales = self.scales.add(g >> self.shift);
+            let side = self.side.add(g * self.tokens * SIDES);
+            for t in 0..self.tokens {
+                let acc = self.acc.add(t * S::LANES);
+                let scale = S::splat_f(*scales.byte_add(t * self.stride));
+                S::store_f(acc, f(qs.add(t * self.stride), scale, side.add(t * SIDES), S::load_f(acc)));
+            }
+        }
+    }
+
+    /// One scale, an offset in the side.
+    #[inline(always)]
+    pub unsafe fn group<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
+        unsafe {
+            self.each::<1>(g, |a, by, side, acc| {
+                let dot = S::dot::<8, MAX>(S::splat(*side.cast()), w, a);
+                S::fma(S::to_f(dot), S::mulf(scale, by), acc)
+            })
+        }
+    }
+
+    /// The same for signed weights.
+    #[inline(always)]
+    pub unsafe fn group_signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
+        unsafe {
+            self.each::<1>(g, |a, by, side, acc| {
+                let dot = S::dot_signed::<8>(S::splat(*side.cast()), w, a);
+                S::fma(S::to_f(dot), S::mulf(scale, by), acc)
+            })
+        }
+    }
+
+    /// One scale and minimum.
+    #[inline(always)]
+    pub unsafe fn group_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F) {
+        unsafe {
+            self.each::<1>(g, |a, by, side, acc| {
+                let dot = S::dot::<8, MAX>(S::splat(0), w, a);
+                let acc = S::fma(S::to_f(dot), S::mulf(scale, by), acc);
+                S::fma(min, S::splat_f(*side.cast()), acc)
+            })
+        }
+    }
+
+    /// Two scales, offsets in the side.
+    #[inline(always)]
+    pub unsafe fn group16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2]) {
+        unsafe {
+            let (low, high) = halves(w);
+            self.each::<2>(g, |a, by, side, acc| {
+                let first = S::dot::<4, MAX>(S::splat(*side.cast()), &low, a);
+                let second = S::dot::<4, MAX>(S::splat(*side.add(1).cast()), &high, a.add(16));
+                let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
+                S::fma(sum, by, acc)
+            })
+        }
+    }
+
+    /// Two scales and minima.
+    #[inline(always)]
+    pub unsafe fn group16_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2], min: [S::F; 2]) {
+        unsafe {
+            let (low, high) = halves(w);
+            self.each::<2>(g, |a, by, side, acc| {
+                let first = S::dot::<4, MAX>(S::splat(0), &low, a);
+                let second = S::dot::<4, MAX>(S::splat(0), &high, a.add(16));
+                let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
+                let acc = S::fma(sum, by, acc);
+                let acc = S::fma(min[0], S::splat_f(*side.cast()), acc);
+                S::fma(min[1], S::splat_f(*side.add(1).cast()), acc)
+            })
+        }
+    }
+}
+
+#[inline(always)]
+fn halves<T: Copy>(w: &[T; 8]) -> ([T; 4], [T; 4]) {
+    ([w[0], w[1], w[2], w[3]], [w[4], w[5], w[6], w[7]])
+}
+
+/// Bytes of scratch for `Kernels::matmul`: the side table and the accumulators of a tile of tokens.
+pub(super) fn scratch<S: Simd>(format: Format, cols: usize, tokens: usize) -> usize {
+    if ActKind::of(format) == ActKind::F32 {
+        return 0;
+    }
+    let tokens = tokens.min(TILE);
+    // Two entries of the side per 32 columns at most.
+    (tokens * S::LANES * 4 + tokens * cols.div_ceil(16) * 4).div_ceil(64) * 64
+}
+
+/// Fills `side[g][t]`.
+unsafe fn fill_side(side: *mut u32, kind: Side, acts: &Acts, first: usize, tokens: usize) {
+    let groups = acts.cols / 32;
+    let shift = if acts.kind == ActKind::Q8K { 3 } else { 0 };
+    for t in 0..tokens {
+        let (sums, scales) = (acts.sums(first + t), acts.scales(first + t));
+        for g in 0..groups {
+            let (a, b) = (sums[2 * g] as i32, sums[2 * g + 1] as i32);
+            // SAFETY: the scratch has two entries for each group and token.
+            let put = |i: usize, n: usize, x: u32| unsafe { *side.add((g * tokens + t) * n + i) = x };
+            match kind {
+                Side::Offset(by) => put(0, 1, (-by * (a + b)) as u32),
+                Side::Offset16(by) => {
+                    put(0, 2, (-by * a) as u32);
+                    put(1, 2, (-by * b) as u32);
+                }
+                Side::Min => put(0, 1, (scales[g >> shift] * (a + b) as f32).to_bits()),
+                Side::Min16 => {
+                    put(0, 2, (scales[g >> shift] * a as f32).to_bits());
+                    put(1, 2, (scales[g >> shift] * b as f32).to_bits());
+                }
+            }
+        }
+    }
+}
+
+/// The product of one format. See the head of the file.
+///
+/// # Safety
+/// The shapes that `Kernels::matmul` checks; the conditions of [`super::simd`].
+#[inline(always)]
+pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
+    let rows = out.rows().len();
+    let (cols, blocks) = (acts.cols, acts.cols / (32 * W::GROUPS));
+    let row_bytes = blocks * W::BYTES;
+    let mut first = 0;
+    while first < acts.tokens {
+        let tokens = (acts.tokens - first).min(TILE);
+        let acc: *mut f32 = scratch.as_mut_ptr().cast();
+        // SAFETY: `scratch` has room for the accumulators and the side after them.
+        let side: *mut u32 = unsafe { acc.add(tokens * S::LANES).cast() };
+        unsafe { fill_side(side, W::SIDE, acts, first, tokens) };
+        let mut sink = Sink::<S> {
+            tokens,
+            qs: acts.qs(first).as_ptr(),
+            scales: acts.scales(first).as_ptr(),
+            stride: acts.kind.stride(cols),
+            shift: if acts.kind == ActKind::Q8K { 3 } else { 0 },
+            side,
+            acc,
+            lanes: PhantomData,
+        };
+        let mut r = 0;
+        while r < rows {
+            // The last group reaches back to rows that were done already; with less than a group of rows, all lanes
+            // work on one row.
+            let (from, stride, count) =
+                if rows < S::LANES { (r, 0, 1) } else { (r.min(rows - S::LANES), row_bytes, S::LANES) };
+            unsafe {
+                for t in 0..tokens {
+                    S::store_f(acc.add(t * S::LANES), S::splat_f(0.0));
+                }
+                let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
+                let ahead = at.at.wrapping_add(S::LANES * row_bytes);
+                for b in 0..blocks {
+                    let step = W::BYTES * S::LANES;
+                    for line in 0..step.div_ceil(64) {
+                        // A prefetch never faults, wherever it points.
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(b * step + 64 * line).cast());
+                    }
+                    W::block(at, b * W::GROUPS, &mut sink);
+                    at.at = at.at.wrapping_add(W::BYTES);
+                }
+                for t in 0..tokens {
+                    let to = out.row_ptr(first + t).add(from);
+                    let sum = S::load_f(acc.add(t * S::LANES));
+                    if count == 1 { S::store_part(to, 1, sum) } else { S::store_f(to, sum) }
+                }
+            }
+            r += count;
+        }
+        first += tokens;
+    }
+}
+
+/// Writes `matmul` for one instruction set.
+macro_rules! dispatch {
+    ($simd:ty, $features:literal) => {
+        /// See [`crate::Kernels::matmul`].
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn matmul(format: Format, w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
+            use $crate::x86::dense;
+            use $crate::x86::matmul::blocks;
+            use $crate::x86::weights::*;
+            /// One function per format, so that each gets its own registers.
+            macro_rules! one {
+                ($path:expr) => {{
+                    #[target_feature(enable = $features)]
+                    unsafe fn call(w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
+                        // SAFETY: the features are on, and the shapes are those that `Kernels::matmul` checks.
+                        unsafe { $path(w, acts, out, scratch) }
+                    }
+                    // SAFETY: the same features as this function's.
+                    unsafe { call(w, acts, out, scratch) }
+                }};
+            }
+            match format {
+                Format::F32 => one!(dense::product::<$simd, dense::F32>),
+                Format::F16 => one!(dense::product::<$simd, dense::F16>),
+                Format::BF16 => one!(dense::product::<$simd, dense::Bf16>),
+                Format::Q4_0 => one!(blocks::<$simd, Q4_0>),
+                Format::Q4_1 => one!(blocks::<$simd, Q4_1>),
+                Format::Q5_0 => one!(blocks::<$simd, Q5_0>),
+                Format::Q5_1 => one!(blocks::<$simd, Q5_1>),
+                Format::Q8_0 => one!(blocks::<$simd, Q8_0>),
+                Format::Q2_K => one!(blocks::<$simd, Q2K>),
+                Format::Q3_K => one!(blocks::<$simd, Q3K>),
+                Format::Q4_K => one!(blocks::<$simd, Q4K>),
+                Format::Q5_K => one!(blocks::<$simd, Q5K>),
+                Format::Q6_K => one!(blocks::<$simd, Q6K>),
+                Format::IQ4_NL => one!(blocks::<$simd, Iq4Nl>),
+                Format::IQ4_XS => one!(blocks::<$simd, Iq4Xs>),
+            }
+        }
+    };
+}
+pub(super) use dispatch;
