@@ -191,6 +191,13 @@ impl Kernels {
         table.map(|table| Kernels { table }).ok_or(IsaMissing(isa))
     }
 
+    /// A table that only tests have.
+    #[cfg(test)]
+    #[allow(dead_code)]
+    pub(crate) fn of(table: &'static Table) -> Kernels {
+        Kernels { table }
+    }
+
     /// The instruction set of this table.
     pub fn isa(&self) -> Isa {
         self.table.isa
