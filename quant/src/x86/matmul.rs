@@ -44,88 +44,84 @@ pub(super) struct Sink<S: Simd> {
     lanes: PhantomData<S>,
 }
 
+/// For each token: binds its bytes, its scale in every lane, its entry (of `$sides`) of the side, and its accumulator,
+/// which becomes the last expression. A macro, not a function of a closure, for the reason given at [`map`].
+macro_rules! each {
+    ($sink:ident, $g:ident, $sides:literal, |$a:ident, $by:ident, $side:ident, $acc:ident| $to:expr) => {{
+        // SAFETY: inside the tokens' records, the side table and the accumulators, which `blocks` has sized.
+        unsafe {
+            let mut a = $sink.qs.add(32 * $g);
+            let mut scales = $sink.scales.add($g >> $sink.shift);
+            let mut side = $sink.side.add($g * $sink.tokens * $sides);
+            let mut at = $sink.acc;
+            for _ in 0..$sink.tokens {
+                let ($a, $by, $side, $acc) = (a, S::splat_f(*scales), side, S::load_f(at));
+                S::store_f(at, $to);
+                a = a.wrapping_add($sink.stride);
+                scales = scales.wrapping_byte_add($sink.stride);
+                side = side.wrapping_add($sides);
+                at = at.wrapping_add(S::LANES);
+            }
+        }
+    }};
+}
+
 /// See [`super::weights`] for the meaning of the arguments.
 ///
 /// Safety of all these functions: `g` must be a group of the row; the conditions of [`super::simd`].
 impl<S: Simd> Sink<S> {
-    /// Calls `f(token, its bytes, its scale in every lane, its entry of the side)` for each token, and adds what it returns.
-    #[inline(always)]
-    unsafe fn each<const SIDES: usize>(&mut self, g: usize, f: impl Fn(*const i8, S::F, *const u32, S::F) -> S::F) {
-        // SAFETY: inside the tokens' records, the side table and the accumulators, which `matmul` has sized.
-        unsafe {
-            let qs = self.qs.add(32 * g);
-            let scales = self.scales.add(g >> self.shift);
-            let side = self.side.add(g * self.tokens * SIDES);
-            for t in 0..self.tokens {
-                let acc = self.acc.add(t * S::LANES);
-                let scale = S::splat_f(*scales.byte_add(t * self.stride));
-                S::store_f(acc, f(qs.add(t * self.stride), scale, side.add(t * SIDES), S::load_f(acc)));
-            }
-        }
-    }
-
     /// One scale, an offset in the side.
     #[inline(always)]
     pub unsafe fn group<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
-        unsafe {
-            self.each::<1>(g, |a, by, side, acc| {
-                let dot = S::dot::<8, MAX>(S::splat(*side.cast()), w, a);
-                S::fma(S::to_f(dot), S::mulf(scale, by), acc)
-            })
-        }
+        each!(self, g, 1, |a, by, side, acc| {
+            let dot = S::dot::<8, MAX>(S::splat(*side.cast()), w, a);
+            S::fma(S::to_f(dot), S::mulf(scale, by), acc)
+        })
     }
 
     /// The same for signed weights.
     #[inline(always)]
     pub unsafe fn group_signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
-        unsafe {
-            self.each::<1>(g, |a, by, side, acc| {
-                let dot = S::dot_signed::<8>(S::splat(*side.cast()), w, a);
-                S::fma(S::to_f(dot), S::mulf(scale, by), acc)
-            })
-        }
+        each!(self, g, 1, |a, by, side, acc| {
+            let dot = S::dot_signed::<8>(S::splat(*side.cast()), w, a);
+            S::fma(S::to_f(dot), S::mulf(scale, by), acc)
+        })
     }
 
     /// One scale and minimum.
     #[inline(always)]
     pub unsafe fn group_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F) {
-        unsafe {
-            self.each::<1>(g, |a, by, side, acc| {
-                let dot = S::dot::<8, MAX>(S::splat(0), w, a);
-                let acc = S::fma(S::to_f(dot), S::mulf(scale, by), acc);
-                S::fma(min, S::splat_f(*side.cast()), acc)
-            })
-        }
+        each!(self, g, 1, |a, by, side, acc| {
+            let dot = S::dot::<8, MAX>(S::splat(0), w, a);
+            let acc = S::fma(S::to_f(dot), S::mulf(scale, by), acc);
+            S::fma(min, S::splat_f(*side.cast()), acc)
+        })
     }
 
     /// Two scales, offsets in the side.
     #[inline(always)]
     pub unsafe fn group16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2]) {
-        unsafe {
-            let (low, high) = halves(w);
-            self.each::<2>(g, |a, by, side, acc| {
-                let first = S::dot::<4, MAX>(S::splat(*side.cast()), &low, a);
-                let second = S::dot::<4, MAX>(S::splat(*side.add(1).cast()), &high, a.add(16));
-                let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
-                S::fma(sum, by, acc)
-            })
-        }
+        let (low, high) = halves(w);
+        each!(self, g, 2, |a, by, side, acc| {
+            let first = S::dot::<4, MAX>(S::splat(*side.cast()), &low, a);
+            let second = S::dot::<4, MAX>(S::splat(*side.add(1).cast()), &high, a.add(16));
+            let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
+            S::fma(sum, by, acc)
+        })
     }
 
     /// Two scales and minima.
     #[inline(always)]
     pub unsafe fn group16_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2], min: [S::F; 2]) {
-        unsafe {
-            let (low, high) = halves(w);
-            self.each::<2>(g, |a, by, side, acc| {
-                let first = S::dot::<4, MAX>(S::splat(0), &low, a);
-                let second = S::dot::<4, MAX>(S::splat(0), &high, a.add(16));
-                let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
-                let acc = S::fma(sum, by, acc);
-                let acc = S::fma(min[0], S::splat_f(*side.cast()), acc);
-                S::fma(min[1], S::splat_f(*side.add(1).cast()), acc)
-            })
-        }
+        let (low, high) = halves(w);
+        each!(self, g, 2, |a, by, side, acc| {
+            let first = S::dot::<4, MAX>(S::splat(0), &low, a);
+            let second = S::dot::<4, MAX>(S::splat(0), &high, a.add(16));
+            let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
+            let acc = S::fma(sum, by, acc);
+            let acc = S::fma(min[0], S::splat_f(*side.cast()), acc);
+            S::fma(min[1], S::splat_f(*side.add(1).cast()), acc)
+        })
     }
 }
 

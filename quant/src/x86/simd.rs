@@ -22,6 +22,13 @@ impl Rows {
         // SAFETY: the caller's duty.
         Rows { at: unsafe { self.at.add(bytes) }, ..self }
     }
+
+    /// 16 bytes of row `r`.
+    #[inline(always)]
+    unsafe fn sixteen(self, r: usize) -> __m128i {
+        // SAFETY: the caller of [`Simd::quads`] says that they are there.
+        unsafe { _mm_loadu_si128(self.at.add(r * self.stride).cast()) }
+    }
 }
 
 /// See the module's head for what every `unsafe fn` here asks.
@@ -187,14 +194,14 @@ impl Simd for Wide {
         unsafe {
             // Vector i takes rows i, 4+i, 8+i, 12+i into its four parts, so that the 4 × 4 transpose of dwords inside
             // each part leaves the rows in order.
-            let part = |r: usize| _mm_loadu_si128(rows.at.add(r * rows.stride).cast());
-            let z = |i: usize| {
-                let x = _mm512_castsi128_si512(part(i));
-                let x = _mm512_inserti32x4::<1>(x, part(4 + i));
-                let x = _mm512_inserti32x4::<2>(x, part(8 + i));
-                _mm512_inserti32x4::<3>(x, part(12 + i))
-            };
-            let (z0, z1, z2, z3) = (z(0), z(1), z(2), z(3));
+            let mut z = [_mm512_setzero_si512(); 4];
+            for (i, z) in z.iter_mut().enumerate() {
+                let x = _mm512_castsi128_si512(rows.sixteen(i));
+                let x = _mm512_inserti32x4::<1>(x, rows.sixteen(4 + i));
+                let x = _mm512_inserti32x4::<2>(x, rows.sixteen(8 + i));
+                *z = _mm512_inserti32x4::<3>(x, rows.sixteen(12 + i));
+            }
+            let [z0, z1, z2, z3] = z;
             let (a, b) = (_mm512_unpacklo_epi32(z0, z1), _mm512_unpacklo_epi32(z2, z3));
             let (c, d) = (_mm512_unpackhi_epi32(z0, z1), _mm512_unpackhi_epi32(z2, z3));
             [
@@ -358,7 +365,10 @@ impl Simd for Wide {
     }
     #[inline(always)]
     unsafe fn columns(at: *const f32, stride: usize) -> [__m512; 4] {
-        unsafe { Self::quads(Rows { at: at.cast(), stride: 4 * stride }).map(|x| Self::as_f(x)) }
+        unsafe {
+            let [a, b, c, d] = Self::quads(Rows { at: at.cast(), stride: 4 * stride });
+            [Self::as_f(a), Self::as_f(b), Self::as_f(c), Self::as_f(d)]
+        }
     }
 }
 
@@ -438,9 +448,11 @@ macro_rules! eight_lanes {
             unsafe fn quads(rows: Rows) -> [__m256i; 4] {
                 unsafe {
                     // As for 16 lanes, with rows i and 4+i.
-                    let part = |r: usize| _mm_loadu_si128(rows.at.add(r * rows.stride).cast());
-                    let y = |i: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(part(i)), part(4 + i));
-                    let (y0, y1, y2, y3) = (y(0), y(1), y(2), y(3));
+                    let mut y = [_mm256_setzero_si256(); 4];
+                    for (i, y) in y.iter_mut().enumerate() {
+                        *y = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(rows.sixteen(i)), rows.sixteen(4 + i));
+                    }
+                    let [y0, y1, y2, y3] = y;
                     let (a, b) = (_mm256_unpacklo_epi32(y0, y1), _mm256_unpacklo_epi32(y2, y3));
                     let (c, d) = (_mm256_unpackhi_epi32(y0, y1), _mm256_unpackhi_epi32(y2, y3));
                     [
@@ -610,7 +622,10 @@ macro_rules! eight_lanes {
             }
             #[inline(always)]
             unsafe fn columns(at: *const f32, stride: usize) -> [__m256; 4] {
-                unsafe { Self::quads(Rows { at: at.cast(), stride: 4 * stride }).map(|x| Self::as_f(x)) }
+                unsafe {
+                let [a, b, c, d] = Self::quads(Rows { at: at.cast(), stride: 4 * stride });
+                [Self::as_f(a), Self::as_f(b), Self::as_f(c), Self::as_f(d)]
+            }
             }
         }
     };
