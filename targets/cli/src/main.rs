@@ -11,6 +11,7 @@ mod inspect;
 mod logits;
 mod measure;
 mod plan;
+mod quantize;
 mod size;
 mod synth;
 mod term;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
