@@ -2,7 +2,7 @@
 
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use drupe::quant::KvFormat;
+use drupe::quant::{Format, KvFormat};
 use std::path::PathBuf;
 
 /// Small language models on small boards: GGUF files, memory known beforehand, no download needed to try.
@@ -33,6 +33,8 @@ pub enum Command {
     Perplexity(PerplexityArgs),
     /// Write the logits of given tokens
     Logits(LogitsArgs),
+    /// Write a model file in smaller formats
+    Quantize(QuantizeArgs),
     /// Write a model of random weights in a real model's shape
     Synth(SynthArgs),
     /// Print a completion script for a shell
@@ -41,6 +43,30 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `drupe quantize`
+#[derive(Args)]
+#[command(after_help = "Example:\n  drupe quantize model-f16.gguf model-q4.gguf q4_k_m\n\n\
+                        Types: f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q5_1 q5_0 q4_k_m q4_k_s q4_1 q4_0 iq4_nl iq4_xs\n\
+                        q3_k_l q3_k_m q3_k_s q2_k q2_k_s. Memory does not grow with the model.")]
+pub struct QuantizeArgs {
+    /// A GGUF file in F32, F16, BF16 or Q8_0; any file of a split model
+    pub input: PathBuf,
+    /// The file to write; it appears when complete, or not at all
+    pub out: PathBuf,
+    /// The type, e.g. q4_0 or q4_k_m
+    #[arg(value_name = "TYPE")]
+    pub mix: String,
+    /// Another format for the matrices whose names contain NAME, e.g. attn_v=q8_0; the first that fits decides
+    #[arg(long, value_name = "NAME=FORMAT", value_parser = crate::quantize::exception)]
+    pub tensor: Vec<(String, Format)>,
+    /// Threads [default: one per core]
+    #[arg(short = 't', long)]
+    pub threads: Option<usize>,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `drupe synth`

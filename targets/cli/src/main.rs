@@ -15,6 +15,7 @@ mod logits;
 mod measure;
 mod perplexity;
 mod plan;
+mod quantize;
 mod run;
 mod size;
 mod synth;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
