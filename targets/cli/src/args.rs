@@ -202,28 +202,28 @@ pub struct LogitsArgs {
 #[derive(Args, Clone)]
 pub struct SampleArgs {
     /// 0 always takes the likeliest token; 1 follows the model's own probabilities
-    #[arg(long, default_value_t = 0.7, value_name = "T")]
+    #[arg(long, default_value_t = 0.7, value_name = "T", allow_negative_numbers = true)]
     pub temp: f32,
     /// Choose among this many of the likeliest; 0 for all [default: 40]
     #[arg(long, value_name = "K")]
     pub top_k: Option<u32>,
     /// Choose among the likeliest that together have this probability [default: 0.95]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Choose among tokens at least this fraction as likely as the likeliest [default: 0.05]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// Choose among the most typical tokens of this probability together [default: 1]
-    #[arg(long, value_name = "P", hide_short_help = true)]
+    #[arg(long, value_name = "P", hide_short_help = true, allow_negative_numbers = true)]
     pub typical_p: Option<f32>,
     /// Makes recent tokens less likely, above 1 [default: 1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
     /// Subtracted for each recent use of a token [default: 0]
-    #[arg(long, value_name = "X", hide_short_help = true)]
+    #[arg(long, value_name = "X", hide_short_help = true, allow_negative_numbers = true)]
     pub frequency_penalty: Option<f32>,
     /// Subtracted once for a token used recently [default: 0]
-    #[arg(long, value_name = "X", hide_short_help = true)]
+    #[arg(long, value_name = "X", hide_short_help = true, allow_negative_numbers = true)]
     pub presence_penalty: Option<f32>,
     /// The same seed gives the same answer
     #[arg(long, default_value_t = 0)]
