@@ -222,6 +222,11 @@ impl<'a> Tokenizer<'a> {
         scratch_for_word(longest)
     }
 
+    /// The most that [`Tokenizer::scratch_for`] says for any vocabulary.
+    pub fn most_scratch_for(text_len: usize) -> usize {
+        scratch_for_word(text_len.saturating_add(1).saturating_mul(3))
+    }
+
     /// Turns a text into tokens, written to the beginning of `out`; returns their number, at most
     /// `text.len() + 3`. When `out` is too small, the error tells how many there are.
     ///
