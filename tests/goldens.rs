@@ -1,6 +1,6 @@
 //! Every family, and every format, against logits that llama.cpp computed (`goldens/make.py`).
 
-use drupe::quant::Kernels;
+use drupe::quant::{Kernels, KvFormat};
 use drupe::recipe::{RopeScaling, Windows};
 use drupe::session::never;
 use drupe::{Config, Engine, InMemory, Plan, Recipe, Solo, gguf::Gguf, model};
@@ -56,7 +56,7 @@ fn logits(golden: &Golden, batch: u32, change: &dyn Fn(&mut Recipe)) -> Vec<f32>
     let gguf = Gguf::parse(&golden.model).expect("a whole file");
     let mut recipe = Recipe::of(&gguf, golden.ctx).expect("a supported model");
     change(&mut recipe);
-    let config = Config { batch, ..Config::new(golden.ctx) };
+    let config = Config { batch, kv: KvFormat::F32, ..Config::new(golden.ctx) };
     let plan = Plan::new(&recipe, model::formats(&gguf), &kernels, &config).expect("a plan");
     let mut memory = Memory::new(plan.total());
     let mut session = session(&golden.model, &kernels, &plan, memory.bytes());

@@ -28,6 +28,7 @@ pub mod recipe;
 pub mod rope;
 pub mod sampler;
 pub mod session;
+pub mod state;
 pub mod team;
 pub mod tensors;
 pub mod tokenizer;

@@ -141,14 +141,7 @@ fn logits(q: &[f32], keys: &[f32], width: usize, n: usize, out: &mut [[f32; TILE
 }
 
 /// Turns logits to `e^(logit - max)` inside `seen`, zero outside, and brings `max`, `sum` and `acc` up to date.
-fn softmax(
-    p: &mut [f32; TILE],
-    seen: (usize, usize),
-    soft_cap: f32,
-    max: &mut f32,
-    sum: &mut f32,
-    acc: &mut [f32],
-) {
+fn softmax(p: &mut [f32; TILE], seen: (usize, usize), soft_cap: f32, max: &mut f32, sum: &mut f32, acc: &mut [f32]) {
     for (s, p) in p.iter_mut().enumerate() {
         if s < seen.0 || s >= seen.1 {
             *p = f32::NEG_INFINITY;

@@ -88,9 +88,11 @@ impl Cpu for Neon {
             if NARROW {
                 join_narrow([0, 1, 2, 3].map(|i| products_32(q[i], a[i])))
             } else {
-                join([0, 1, 2, 3].map(|i| {
-                    vpadalq_s16(vpaddlq_s16(products_16(q[i][0], a[i][0])), products_16(q[i][1], a[i][1]))
-                }))
+                join(
+                    [0, 1, 2, 3].map(|i| {
+                        vpadalq_s16(vpaddlq_s16(products_16(q[i][0], a[i][0])), products_16(q[i][1], a[i][1]))
+                    }),
+                )
             }
         }
     }

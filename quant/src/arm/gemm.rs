@@ -188,8 +188,7 @@ unsafe fn multiply_32<C: Cpu, B: Block32>(
                 vmulq_f32(d_a, vld1q_f32([of(0), of(1), of(2), of(3)].as_ptr()))
             });
             for sums in sums.iter_mut().take(C::GROUPS) {
-                let dots =
-                    if B::NARROW_PANEL { C::tile_32::<true>(q, &a) } else { C::tile_32::<false>(q, &a) };
+                let dots = if B::NARROW_PANEL { C::tile_32::<true>(q, &a) } else { C::tile_32::<false>(q, &a) };
                 let weights = by_lane(vld1q_f32(d), d_a);
                 for i in 0..4 {
                     sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(dots[i]), weights[i]);
@@ -295,15 +294,13 @@ unsafe fn multiply_256<C: Cpu, B: Block256>(
                 let a = C::arrange(qs.map(|p| load32(p.add(256 * b + 32 * j))));
                 for isums in isums.iter_mut().take(C::GROUPS) {
                     if B::SUB == 32 {
-                        let dots =
-                            if B::NARROW_PANEL { C::tile_32::<true>(q, &a) } else { C::tile_32::<false>(q, &a) };
+                        let dots = if B::NARROW_PANEL { C::tile_32::<true>(q, &a) } else { C::tile_32::<false>(q, &a) };
                         let s = vld1q_s32(scale);
                         for i in 0..4 {
                             isums[i] = vmlaq_s32(isums[i], dots[i], s);
                         }
                     } else {
-                        let dots =
-                            if B::NARROW_PANEL { C::tile_16::<true>(q, &a) } else { C::tile_16::<false>(q, &a) };
+                        let dots = if B::NARROW_PANEL { C::tile_16::<true>(q, &a) } else { C::tile_16::<false>(q, &a) };
                         for (h, dots) in dots.iter().enumerate() {
                             let s = vld1q_s32(scale.add(4 * C::GROUPS * h));
                             for i in 0..4 {

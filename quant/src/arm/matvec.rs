@@ -86,7 +86,8 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
             for k in 0..rest {
                 a[k] = load32(token.qs.add(32 * (first + k)));
                 d_a[k] = *token.scales.add(first + k);
-                a_sums[k] = i32::from(*token.sums.add(2 * (first + k))) + i32::from(*token.sums.add(2 * (first + k) + 1));
+                a_sums[k] =
+                    i32::from(*token.sums.add(2 * (first + k))) + i32::from(*token.sums.add(2 * (first + k) + 1));
             }
             let (d_a, a_sums) = (vld1q_f32(d_a.as_ptr()), vld1q_s32(a_sums.as_ptr()));
             for (r, sum) in sums.iter_mut().enumerate() {

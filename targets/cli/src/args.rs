@@ -17,12 +17,20 @@ pub struct Drupe {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Answer a prompt, streamed
+    Run(RunArgs),
+    /// Talk; what was computed for earlier turns is never computed again
+    Chat(ChatArgs),
     /// Say every byte before running, and whether it fits
     Plan(PlanArgs),
     /// Measure speed, latency and memory
     Bench(BenchArgs),
     /// Show a file's keys, tensors and recipe
     Inspect(InspectArgs),
+    /// Show the tokens of a text
+    Tokenize(TokenizeArgs),
+    /// Measure how well a model foretells a text
+    Perplexity(PerplexityArgs),
     /// Write the logits of given tokens
     Logits(LogitsArgs),
     /// Write a model file in smaller formats
@@ -77,6 +85,8 @@ pub enum Kv {
     /// Half-precision floats
     #[default]
     F16,
+    /// Single-precision floats
+    F32,
     /// Blocks of 32 bytes with a scale: about half the memory
     #[value(name = "q8_0")]
     Q8_0,
@@ -85,6 +95,7 @@ pub enum Kv {
 impl From<Kv> for KvFormat {
     fn from(kv: Kv) -> KvFormat {
         match kv {
+            Kv::F32 => KvFormat::F32,
             Kv::F16 => KvFormat::F16,
             Kv::Q8_0 => KvFormat::Q8_0,
         }
@@ -185,4 +196,143 @@ pub struct LogitsArgs {
     pub out: PathBuf,
     #[command(flatten)]
     pub how: ModelArgs,
+}
+
+/// How the next token is chosen.
+#[derive(Args, Clone)]
+pub struct SampleArgs {
+    /// 0 always takes the likeliest token; 1 follows the model's own probabilities
+    #[arg(long, default_value_t = 0.7, value_name = "T")]
+    pub temp: f32,
+    /// Choose among this many of the likeliest; 0 for all [default: 40]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<u32>,
+    /// Choose among the likeliest that together have this probability [default: 0.95]
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Choose among tokens at least this fraction as likely as the likeliest [default: 0.05]
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// Choose among the most typical tokens of this probability together [default: 1]
+    #[arg(long, value_name = "P", hide_short_help = true)]
+    pub typical_p: Option<f32>,
+    /// Makes recent tokens less likely, above 1 [default: 1]
+    #[arg(long, value_name = "X")]
+    pub repeat_penalty: Option<f32>,
+    /// Subtracted for each recent use of a token [default: 0]
+    #[arg(long, value_name = "X", hide_short_help = true)]
+    pub frequency_penalty: Option<f32>,
+    /// Subtracted once for a token used recently [default: 0]
+    #[arg(long, value_name = "X", hide_short_help = true)]
+    pub presence_penalty: Option<f32>,
+    /// The same seed gives the same answer
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// `drupe run`
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+                        drupe run model.gguf \"Why is the sky blue?\"\n  \
+                        cat letter.txt | drupe run -m model.gguf --system \"Summarise in one line.\"\n  \
+                        drupe run -m model.gguf --raw --temp 0 -n 50 \"Once upon a time\"")]
+pub struct RunArgs {
+    /// The model (a GGUF file or a shape), if not given by -m, and the prompt
+    #[arg(value_names = ["MODEL", "PROMPT"], num_args = 0..=2)]
+    pub words: Vec<String>,
+    /// The model: a GGUF file or a shape
+    #[arg(short = 'm', long)]
+    pub model: Option<String>,
+    /// Read the prompt from a file
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// Most tokens to generate
+    #[arg(short = 'n', long, default_value_t = 512)]
+    pub tokens: usize,
+    /// What the model is told about its task
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Continue the prompt as it is: no chat form
+    #[arg(long)]
+    pub raw: bool,
+    /// End the answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    #[command(flatten)]
+    pub sample: SampleArgs,
+    #[command(flatten)]
+    pub how: ModelArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drupe chat`
+#[derive(Args)]
+#[command(after_help = "Example:\n  drupe chat model.gguf --system \"You are a ship's cook.\"")]
+pub struct ChatArgs {
+    /// The model: a GGUF file or a shape
+    pub model: Option<String>,
+    /// The same
+    #[arg(short = 'm', long = "model", value_name = "MODEL")]
+    pub option: Option<String>,
+    /// Most tokens of one answer
+    #[arg(short = 'n', long, default_value_t = 1024)]
+    pub tokens: usize,
+    /// What the model is told about its task
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// End an answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    #[command(flatten)]
+    pub sample: SampleArgs,
+    #[command(flatten)]
+    pub how: ModelArgs,
+}
+
+/// `drupe tokenize`
+#[derive(Args)]
+#[command(after_help = "Example:\n  drupe tokenize model.gguf \"Hello, world\" --ids")]
+pub struct TokenizeArgs {
+    /// A GGUF file, or a shape
+    pub model: String,
+    /// The text; without it and --file, standard input
+    pub text: Option<String>,
+    /// Read the text from a file
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Print the ids only, separated by spaces
+    #[arg(long)]
+    pub ids: bool,
+    /// Do not add the tokens that the model wants around a text
+    #[arg(long)]
+    pub no_bos: bool,
+    /// Take control tokens written in the text as text
+    #[arg(long)]
+    pub no_special: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "ids")]
+    pub json: bool,
+}
+
+/// `drupe perplexity`
+#[derive(Args)]
+#[command(after_help = "Example:\n  drupe perplexity model.gguf --file book.txt\n\n\
+                        Each window of --ctx tokens (512 if not given) is fed from nothing and its second half is \
+                        scored, as llama.cpp does, so that figures compare.")]
+pub struct PerplexityArgs {
+    /// A GGUF file, or a shape
+    pub model: String,
+    /// The text
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Most windows to score
+    #[arg(long)]
+    pub windows: Option<usize>,
+    #[command(flatten)]
+    pub how: ModelArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }

@@ -6,8 +6,10 @@ use crate::{size, term};
 use drupe::gguf::Gguf;
 use drupe::quant::{Isa, Kernels};
 use drupe::session::FeedError;
-use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, model};
+use drupe::tokenizer::Tokenizer;
+use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, Weights, model};
 use drupe_host::map::{ModelFile, OpenErrorKind};
+use drupe_host::residency::{Residency, ResidencyPlan, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::synth::Synth;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
@@ -22,6 +24,8 @@ pub struct Opened {
     pub name: String,
     /// The shape, for a synthetic model.
     pub shape: Option<String>,
+    /// The mapped files, where there are any.
+    pub file: Option<&'static ModelFile>,
     /// The file's bytes, or its parts'.
     pub parts: &'static [&'static [u8]],
     /// The view.
@@ -49,9 +53,13 @@ impl Opened {
             return Err(usage("no model given: name a GGUF file, or a shape such as llama3.2-1b:q4_0"));
         };
         let mut start = Instant::now();
-        let mut shape = None;
+        let (mut shape, mut mapped) = (None, None);
         let parts: Vec<&'static [u8]> = match ModelFile::open(name) {
-            Ok(file) => Box::leak(Box::new(file)).slices(),
+            Ok(file) => {
+                let file: &'static ModelFile = Box::leak(Box::new(file));
+                mapped = Some(file);
+                file.slices()
+            }
             Err(e) if matches!(e.kind, OpenErrorKind::Missing) => {
                 let spec = Spec::parse(name).map_err(|_| {
                     failed(format!("{e}; nor is {name:?} a synthetic model's shape (drupe synth --help lists them)"))
@@ -65,12 +73,23 @@ impl Opened {
         };
         let parts: &'static [&'static [u8]] = Vec::leak(parts);
         let gguf = Gguf::parse_parts(parts).map_err(|e| failed(format!("{name}: {e}")))?;
-        Ok(Opened { name: name.into(), shape, parts, gguf, took: start.elapsed() })
+        Ok(Opened { name: name.into(), shape, file: mapped, parts, gguf, took: start.elapsed() })
     }
 
     /// Bytes of the model's files.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|p| p.len() as u64).sum()
+    }
+
+    /// Bytes before the first tensor: keys and vocabulary.
+    fn head_bytes(&self) -> u64 {
+        self.gguf.tensors().filter(|t| t.part == 0).map(|t| t.offset).min().unwrap_or(0)
+    }
+
+    /// What the process takes besides weights and plan: its code and stacks, and the vocabulary with its tables.
+    pub fn program_bytes(&self) -> u64 {
+        let tables = Tokenizer::bytes_needed(&self.gguf).unwrap_or(0) as u64;
+        PROGRAM + tables + self.head_bytes()
     }
 
     /// What the model computes with this context.
@@ -148,7 +167,9 @@ pub struct Loaded {
     /// The workers.
     pub team: ThreadTeam,
     /// The weights.
-    pub weights: InMemory<'static>,
+    pub weights: Box<dyn Weights>,
+    /// How they are streamed, if they are.
+    pub streamed: Option<ResidencyPlan>,
     /// From opening the file to here.
     pub took: Duration,
 }
@@ -158,27 +179,26 @@ impl Loaded {
     pub fn new(opened: Opened, setup: &Setup, args: &ModelArgs, least_ctx: u32, logits: u32) -> Done<Loaded> {
         let start = Instant::now();
         let plan = setup.plan(&opened, args, least_ctx, logits)?;
-        check_memory(args.memory, &opened, &plan)?;
         let arena = memory(plan.total())?;
         let mut arena = Arena::new(arena);
         let model = Model::bind(&opened.gguf, &plan, &setup.kernels, &mut arena)
             .map_err(|e| failed(format!("{}: {e}", opened.name)))?;
         let session = Session::new(&model, &mut arena).map_err(failed)?;
         let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
-        let weights = InMemory::new(opened.parts);
+        let (weights, streamed) = weights(args.memory, &opened, &model)?;
         let took = opened.took + start.elapsed();
-        Ok(Loaded { opened, plan, kernels: setup.kernels, session, team, weights, took })
+        Ok(Loaded { opened, plan, kernels: setup.kernels, session, team, weights, streamed, took })
     }
 
     /// Feeds `tokens` and returns the logits of the last; Ctrl-C ends it.
     pub fn feed(&mut self, tokens: &[u32]) -> Done<&mut [f32]> {
-        let mut engine = Engine { team: &self.team, weights: &mut self.weights, cancelled: &term::stopped };
+        let mut engine = Engine { team: &self.team, weights: &mut *self.weights, cancelled: &term::stopped };
         self.session.feed(&mut engine, tokens).map_err(fed)
     }
 
     /// Feeds `tokens` batch by batch, telling `progress` how many are done.
     pub fn prefill(&mut self, tokens: &[u32], progress: &mut dyn FnMut(usize)) -> Done<&mut [f32]> {
-        let mut engine = Engine { team: &self.team, weights: &mut self.weights, cancelled: &term::stopped };
+        let mut engine = Engine { team: &self.team, weights: &mut *self.weights, cancelled: &term::stopped };
         let mut done = 0;
         while done < tokens.len() {
             done += self.session.feed_slice(&mut engine, &tokens[done..]).map_err(fed)?;
@@ -189,7 +209,7 @@ impl Loaded {
 
     /// Feeds `tokens` and hands the logits after each to `each(index, logits)`.
     pub fn feed_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &mut [f32])) -> Done {
-        let mut engine = Engine { team: &self.team, weights: &mut self.weights, cancelled: &term::stopped };
+        let mut engine = Engine { team: &self.team, weights: &mut *self.weights, cancelled: &term::stopped };
         self.session.feed_each(&mut engine, tokens, each).map_err(fed)
     }
 }
@@ -202,26 +222,35 @@ fn fed(e: FeedError) -> Fail {
     }
 }
 
-/// Refuses a plan that cannot keep the promise of `--memory`: weights, plan and program together.
-fn check_memory(limit: Option<u64>, opened: &Opened, plan: &Plan) -> Done {
-    let Some(limit) = limit else { return Ok(()) };
-    let needed = opened.bytes() + plan.total() + PROGRAM;
+/// Where the weights come from under `--memory`: the map if all fits, else a fixed part in memory and the rest streamed.
+fn weights(limit: Option<u64>, opened: &Opened, model: &Model) -> Done<(Box<dyn Weights>, Option<ResidencyPlan>)> {
+    let whole = || Box::new(InMemory::new(opened.parts));
+    let Some(limit) = limit else { return Ok((whole(), None)) };
+    let beside = model.plan().total() + opened.program_bytes();
+    let needed = opened.bytes() + beside;
     if needed <= limit {
-        return Ok(());
+        return Ok((whole(), None));
     }
-    Err(failed(format!(
-        "--memory {} is too small: {} of weights, {} of plan and {} of program need {}; a smaller --ctx or --kv q8_0 \
-         lowers the plan",
-        size::show(limit),
-        size::show(opened.bytes()),
-        size::show(plan.total()),
-        size::show(PROGRAM),
-        size::show(needed)
-    )))
+    let too_small = |least: u64| {
+        let (limit, least) = (size::show(limit), size::show(least.next_multiple_of(1 << 20)));
+        let parts = format!(
+            "{} of plan, {} of program",
+            size::show(model.plan().total()),
+            size::show(beside - model.plan().total())
+        );
+        failed(format!(
+            "--memory {limit} is too small: at least {least} are needed ({parts}, the rest for weights); a smaller --ctx or --kv q8_0 lowers the plan"
+        ))
+    };
+    let Some(file) = opened.file else { return Err(too_small(needed)) };
+    let visits = visits(model);
+    let plan = ResidencyPlan::new(&visits, limit.saturating_sub(beside)).map_err(|e| too_small(e.minimum + beside))?;
+    let residency = Residency::open(&plan, file).map_err(failed)?;
+    Ok((Box::new(residency), Some(plan)))
 }
 
-/// What the process takes besides weights and plan: its code, stacks and the vocabulary's tables.
-pub const PROGRAM: u64 = 24 << 20;
+/// Code, libraries and stacks, at most.
+const PROGRAM: u64 = 8 << 20;
 
 /// Zeroed memory aligned to 64 bytes, kept for good; pages that are never touched cost nothing.
 fn memory(bytes: u64) -> Done<&'static mut [u8]> {

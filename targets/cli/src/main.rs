@@ -5,25 +5,38 @@
 
 mod args;
 mod bench;
+mod chat;
+mod dialogue;
 mod engine;
 mod fail;
+mod generate;
 mod inspect;
 mod logits;
 mod measure;
+mod perplexity;
 mod plan;
 mod quantize;
+mod run;
 mod size;
 mod synth;
 mod term;
+mod text;
+mod tokenize;
 
 use args::{Command, Drupe};
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
+use std::time::Instant;
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     let drupe = Drupe::parse();
     term::listen_for_ctrl_c();
     let done = match drupe.command {
+        Command::Run(args) => run::run(&args, started),
+        Command::Chat(args) => chat::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -1,7 +1,7 @@
 //! `drupe plan`: every byte before anything is made.
 
 use crate::args::{ModelArgs, PlanArgs};
-use crate::engine::{Opened, PROGRAM, Setup};
+use crate::engine::{Opened, Setup};
 use crate::fail::Done;
 use crate::{size, term};
 use drupe::Plan;
@@ -12,21 +12,21 @@ pub fn run(args: &PlanArgs) -> Done {
     let setup = Setup::new(&args.how)?;
     let opened = Opened::look(Some(&args.model))?;
     let plan = setup.plan(&opened, &args.how, 1, 1)?;
-    let weights = opened.bytes();
-    let total = weights + plan.total() + PROGRAM;
+    let (weights, program) = (opened.bytes(), opened.program_bytes());
+    let total = weights + plan.total() + program;
     let limit = Limit::of_this_process();
     let (available, of) = match args.how.memory {
         Some(bytes) => (bytes, "--memory".to_string()),
         None => (limit.bytes, limit.source.to_string()),
     };
-    let largest = largest_ctx(&setup, &opened, &args.how, available.saturating_sub(weights + PROGRAM));
+    let largest = largest_ctx(&setup, &opened, &args.how, available.saturating_sub(weights + program));
     if args.json {
         let parts: serde_json::Map<_, _> = plan.parts().iter().map(|p| (p.name.to_string(), json!(p.bytes))).collect();
         let document = json!({
             "model": args.model, "ctx": plan.config.ctx, "batch": plan.config.batch, "threads": plan.config.workers,
             "isa": setup.kernels.isa().name(),
             "weights_bytes": weights, "plan_bytes": plan.total(), "kv_bytes": plan.kv_bytes(), "parts": parts,
-            "program_bytes": PROGRAM, "total_bytes": total,
+            "program_bytes": program, "total_bytes": total,
             "limit": { "bytes": available, "kind": of }, "fits": total <= available, "largest_ctx": largest,
         });
         return term::line(&document.to_string());
@@ -38,7 +38,7 @@ pub fn run(args: &PlanArgs) -> Done {
     plan.parts().iter().for_each(|p| row(p.name, p.bytes));
     row("plan in all, to the byte", plan.total());
     row("  of it beyond keys and values", plan.total() - plan.kv_bytes());
-    row("program, stacks, vocabulary (at most)", PROGRAM);
+    row("program, vocabulary (at most)", program);
     row("in all", total);
     text += &if total <= available {
         format!("\nfits in {} ({of})\n", size::show(available))

@@ -16,9 +16,11 @@
 mod plan;
 mod ring;
 mod source;
+mod visits;
 
 pub use plan::{Access, BudgetError, ResidencyPlan, Shape, Visit};
 pub use ring::Figures;
+pub use visits::visits;
 
 use crate::map::ModelFile;
 use drupe::weights::{TensorRef, Weights, WeightsError};
