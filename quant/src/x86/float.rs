@@ -285,6 +285,7 @@ pub(super) unsafe fn quantize_act<S: Simd>(kind: ActKind, x: &[f32], record: &mu
 pub(super) unsafe fn store_kv<S: Simd>(format: KvFormat, x: &[f32], out: &mut [u8]) {
     unsafe {
         match format {
+            KvFormat::F32 => scalar::store_kv(format, x, out),
             KvFormat::F16 => {
                 let whole = x.len() / S::LANES * S::LANES;
                 for i in (0..whole).step_by(S::LANES) {

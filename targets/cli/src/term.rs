@@ -23,6 +23,11 @@ pub fn stopped() -> bool {
     STOP.load(Relaxed)
 }
 
+/// The flag that Ctrl-C sets.
+pub fn stop_flag() -> &'static AtomicBool {
+    &STOP
+}
+
 /// Forgets a Ctrl-C that was obeyed: the next one is a first again.
 pub fn go_on() {
     STOP.store(false, Relaxed);

@@ -1,0 +1,375 @@
+//! The int8 dot products of three generations of Arm: widening multiplies only (Cortex-A53, A72), `sdot` (A76) and
+//! `smmla` (A710, X2 and later).
+//!
+//! `sdot` and `smmla` come through `asm!` because their intrinsics are not stable. Each instruction names its
+//! extension to the assembler, so that the functions need no target feature and inline into generic kernels; what
+//! stands for the CPU having them is the type: a table of kernels over [`DotProd`] or [`I8mm`] is given out by
+//! [`super::table`] alone, after asking the CPU.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+/// 32 int8: elements 0 to 15 and 16 to 31.
+pub(super) type Bytes32 = [int8x16_t; 2];
+
+/// One CPU generation's ways to multiply int8.
+///
+/// `NARROW` promises that |q| · 127 · 16 fits an i16, for weights in sub-blocks of 32 elements, or |q| · 127 · 8 for
+/// those of 16: then a whole sub-block is summed in i16.
+pub(super) trait Cpu: Copy {
+    /// Groups of four rows that the matrix kernel works on at once, as many as the registers hold.
+    const GROUPS: usize;
+
+    /// Four tokens' 32 activations as [`Cpu::tile`] wants them.
+    type Acts: Copy;
+
+    /// Sums of `q[i] · a[i]` over 32 elements, `i` in 0..4.
+    unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t;
+
+    /// Sums of `q[i] · a[i]` over 16 elements, `i` in 0..4.
+    unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t;
+
+    /// Writes 32 elements of four rows to a panel (128 bytes) in the order that [`Cpu::tile`] reads.
+    unsafe fn pack(rows: [Bytes32; 4], panel: *mut i8);
+
+    /// Arranges four tokens' activations.
+    unsafe fn arrange(a: [Bytes32; 4]) -> Self::Acts;
+
+    /// Dot products of four rows of a panel with four tokens over 32 elements: `[token]`, rows in lanes.
+    unsafe fn tile_32<const NARROW: bool>(panel: *const i8, a: &Self::Acts) -> [int32x4_t; 4];
+
+    /// The same over each half of the 32 elements: `[half][token]`, rows in lanes.
+    unsafe fn tile_16<const NARROW: bool>(panel: *const i8, a: &Self::Acts) -> [[int32x4_t; 4]; 2];
+}
+
+/// Four vectors of partial sums to one vector of four sums.
+#[inline(always)]
+unsafe fn join(p: [int32x4_t; 4]) -> int32x4_t {
+    // SAFETY: baseline NEON.
+    unsafe { vpaddq_s32(vpaddq_s32(p[0], p[1]), vpaddq_s32(p[2], p[3])) }
+}
+
+/// The same for partial sums in i16, of which the sum of four neighbours still fits.
+#[inline(always)]
+unsafe fn join_narrow(p: [int16x8_t; 4]) -> int32x4_t {
+    // SAFETY: baseline NEON.
+    unsafe { vpaddlq_s16(vpaddq_s16(vpaddq_s16(p[0], p[1]), vpaddq_s16(p[2], p[3]))) }
+}
+
+/// NEON as every 64-bit Arm has it.
+#[derive(Clone, Copy)]
+pub(super) struct Neon;
+
+/// Products of 16 elements, added in pairs in i16: |q · a| ≤ 128 · 127, so two fit.
+#[inline(always)]
+unsafe fn products_16(q: int8x16_t, a: int8x16_t) -> int16x8_t {
+    // SAFETY: baseline NEON.
+    unsafe { vmlal_high_s8(vmull_s8(vget_low_s8(q), vget_low_s8(a)), q, a) }
+}
+
+#[inline(always)]
+unsafe fn products_32(q: Bytes32, a: Bytes32) -> int16x8_t {
+    // SAFETY: baseline NEON.
+    unsafe {
+        let first = products_16(q[0], a[0]);
+        vmlal_high_s8(vmlal_s8(first, vget_low_s8(q[1]), vget_low_s8(a[1])), q[1], a[1])
+    }
+}
+
+impl Cpu for Neon {
+    const GROUPS: usize = 2;
+
+    type Acts = [Bytes32; 4];
+
+    #[inline(always)]
+    unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t {
+        // SAFETY: baseline NEON.
+        unsafe {
+            if NARROW {
+                join_narrow([0, 1, 2, 3].map(|i| products_32(q[i], a[i])))
+            } else {
+                join(
+                    [0, 1, 2, 3].map(|i| {
+                        vpadalq_s16(vpaddlq_s16(products_16(q[i][0], a[i][0])), products_16(q[i][1], a[i][1]))
+                    }),
+                )
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
+        // SAFETY: baseline NEON.
+        unsafe {
+            let p = [0, 1, 2, 3].map(|i| products_16(q[i], a[i]));
+            if NARROW { join_narrow(p) } else { join(p.map(|p| vpaddlq_s16(p))) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack(rows: [Bytes32; 4], panel: *mut i8) {
+        for (r, q) in rows.into_iter().enumerate() {
+            // SAFETY: the caller gives 128 writable bytes.
+            unsafe {
+                vst1q_s8(panel.add(32 * r), q[0]);
+                vst1q_s8(panel.add(32 * r + 16), q[1]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn arrange(a: [Bytes32; 4]) -> [Bytes32; 4] {
+        a
+    }
+
+    #[inline(always)]
+    unsafe fn tile_32<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [int32x4_t; 4] {
+        // SAFETY: the caller gives a panel of 128 bytes.
+        unsafe {
+            let rows = [0, 1, 2, 3].map(|r| [vld1q_s8(panel.add(32 * r)), vld1q_s8(panel.add(32 * r + 16))]);
+            a.map(|a| Self::dots_32::<NARROW>(rows, [a; 4]))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_16<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [[int32x4_t; 4]; 2] {
+        // SAFETY: the caller gives a panel of 128 bytes.
+        unsafe {
+            [0, 1].map(|h| {
+                let rows = [0, 1, 2, 3].map(|r| vld1q_s8(panel.add(32 * r + 16 * h)));
+                a.map(|a| Self::dots_16::<NARROW>(rows, [a[h]; 4]))
+            })
+        }
+    }
+}
+
+/// NEON with the dot product instructions.
+#[derive(Clone, Copy)]
+pub(super) struct DotProd;
+
+/// Adds to each lane the dot product of its four int8 of `q` and of `a`.
+#[inline(always)]
+unsafe fn sdot(sum: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
+    let mut sum = sum;
+    // SAFETY: the CPU has the instruction (see the head of this file); only registers are touched.
+    unsafe {
+        asm!(
+            ".arch_extension dotprod",
+            "sdot {s:v}.4s, {q:v}.16b, {a:v}.16b",
+            s = inout(vreg) sum, q = in(vreg) q, a = in(vreg) a,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// The same with the four int8 of one lane of `a` for all lanes of `q`.
+#[inline(always)]
+unsafe fn sdot_lane<const LANE: usize>(sum: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
+    let mut sum = sum;
+    // SAFETY: as in sdot.
+    unsafe {
+        asm!(
+            ".arch_extension dotprod",
+            "sdot {s:v}.4s, {q:v}.16b, {a:v}.4b[{lane}]",
+            s = inout(vreg) sum, q = in(vreg) q, a = in(vreg) a, lane = const LANE,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// Rows' 4-byte words transposed: vector `w` holds word `w` of each row.
+#[inline(always)]
+unsafe fn transpose_words(rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
+    // SAFETY: baseline NEON.
+    unsafe {
+        let r = rows.map(|r| vreinterpretq_s32_s8(r));
+        let (a, b) = (vzip1q_s32(r[0], r[2]), vzip2q_s32(r[0], r[2]));
+        let (c, d) = (vzip1q_s32(r[1], r[3]), vzip2q_s32(r[1], r[3]));
+        [vzip1q_s32(a, c), vzip2q_s32(a, c), vzip1q_s32(b, d), vzip2q_s32(b, d)].map(|w| vreinterpretq_s8_s32(w))
+    }
+}
+
+/// Four rows × 16 elements of a panel by four tokens.
+#[inline(always)]
+unsafe fn sdot_tile(mut sums: [int32x4_t; 4], panel: *const i8, a: [int8x16_t; 4]) -> [int32x4_t; 4] {
+    // SAFETY: the caller gives 64 bytes of panel, and the CPU (see sdot).
+    unsafe {
+        let w = vld1q_s8_x4(panel);
+        for t in 0..4 {
+            sums[t] = sdot_lane::<0>(sums[t], w.0, a[t]);
+        }
+        for t in 0..4 {
+            sums[t] = sdot_lane::<1>(sums[t], w.1, a[t]);
+        }
+        for t in 0..4 {
+            sums[t] = sdot_lane::<2>(sums[t], w.2, a[t]);
+        }
+        for t in 0..4 {
+            sums[t] = sdot_lane::<3>(sums[t], w.3, a[t]);
+        }
+        sums
+    }
+}
+
+impl Cpu for DotProd {
+    const GROUPS: usize = 4;
+
+    type Acts = [Bytes32; 4];
+
+    #[inline(always)]
+    unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t {
+        // SAFETY: as for sdot.
+        unsafe { join([0, 1, 2, 3].map(|i| sdot(sdot(vdupq_n_s32(0), q[i][0], a[i][0]), q[i][1], a[i][1]))) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
+        // SAFETY: as for sdot.
+        unsafe { join([0, 1, 2, 3].map(|i| sdot(vdupq_n_s32(0), q[i], a[i]))) }
+    }
+
+    #[inline(always)]
+    unsafe fn pack(rows: [Bytes32; 4], panel: *mut i8) {
+        // SAFETY: the caller gives 128 writable bytes.
+        unsafe {
+            for h in 0..2 {
+                let w = transpose_words(rows.map(|r| r[h]));
+                vst1q_s8_x4(panel.add(64 * h), int8x16x4_t(w[0], w[1], w[2], w[3]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn arrange(a: [Bytes32; 4]) -> [Bytes32; 4] {
+        a
+    }
+
+    #[inline(always)]
+    unsafe fn tile_32<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [int32x4_t; 4] {
+        // SAFETY: as for sdot_tile.
+        unsafe {
+            let first = sdot_tile([vdupq_n_s32(0); 4], panel, a.map(|a| a[0]));
+            sdot_tile(first, panel.add(64), a.map(|a| a[1]))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_16<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [[int32x4_t; 4]; 2] {
+        // SAFETY: as for sdot_tile.
+        unsafe { [0, 1].map(|h| sdot_tile([vdupq_n_s32(0); 4], panel.add(64 * h), a.map(|a| a[h]))) }
+    }
+}
+
+/// NEON with the dot product and int8 matrix instructions.
+#[derive(Clone, Copy)]
+pub(super) struct I8mm;
+
+/// Adds the 2 × 2 products of two rows of 8 (`q`) and two tokens of 8 (`a`): lanes r0t0, r0t1, r1t0, r1t1.
+#[inline(always)]
+unsafe fn smmla(sum: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
+    let mut sum = sum;
+    // SAFETY: the CPU has the instruction (see the head of this file); only registers are touched.
+    unsafe {
+        asm!(
+            ".arch_extension i8mm",
+            "smmla {s:v}.4s, {q:v}.16b, {a:v}.16b",
+            s = inout(vreg) sum, q = in(vreg) q, a = in(vreg) a,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// The 8-byte halves of two vectors, low ones and high ones.
+#[inline(always)]
+unsafe fn zip_halves(a: int8x16_t, b: int8x16_t) -> Bytes32 {
+    // SAFETY: baseline NEON.
+    unsafe {
+        let (a, b) = (vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b));
+        [vreinterpretq_s8_s64(vzip1q_s64(a, b)), vreinterpretq_s8_s64(vzip2q_s64(a, b))]
+    }
+}
+
+/// Four rows × 16 elements of a panel by two pairs of tokens: `[pair][rows 0, 1 or 2, 3]`.
+#[inline(always)]
+unsafe fn smmla_tile(mut sums: [[int32x4_t; 2]; 2], panel: *const i8, a: [Bytes32; 2]) -> [[int32x4_t; 2]; 2] {
+    // SAFETY: the caller gives 64 bytes of panel, and the CPU (see smmla).
+    unsafe {
+        let w = vld1q_s8_x4(panel);
+        for (k, w) in [[w.0, w.1], [w.2, w.3]].into_iter().enumerate() {
+            for p in 0..2 {
+                for r in 0..2 {
+                    sums[p][r] = smmla(sums[p][r], w[r], a[p][k]);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// 2 × 2 blocks to rows in lanes.
+#[inline(always)]
+unsafe fn by_token(sums: [[int32x4_t; 2]; 2]) -> [int32x4_t; 4] {
+    // SAFETY: baseline NEON.
+    unsafe {
+        [
+            vuzp1q_s32(sums[0][0], sums[0][1]),
+            vuzp2q_s32(sums[0][0], sums[0][1]),
+            vuzp1q_s32(sums[1][0], sums[1][1]),
+            vuzp2q_s32(sums[1][0], sums[1][1]),
+        ]
+    }
+}
+
+impl Cpu for I8mm {
+    const GROUPS: usize = 4;
+
+    /// `[half of 16][pair of tokens]`, 8 elements of each token in a vector.
+    type Acts = [[Bytes32; 2]; 2];
+
+    #[inline(always)]
+    unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t {
+        // SAFETY: a CPU with i8mm has the dot product.
+        unsafe { DotProd::dots_32::<NARROW>(q, a) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
+        // SAFETY: a CPU with i8mm has the dot product.
+        unsafe { DotProd::dots_16::<NARROW>(q, a) }
+    }
+
+    #[inline(always)]
+    unsafe fn pack(rows: [Bytes32; 4], panel: *mut i8) {
+        // SAFETY: the caller gives 128 writable bytes.
+        unsafe {
+            for h in 0..2 {
+                let (low, high) = (zip_halves(rows[0][h], rows[1][h]), zip_halves(rows[2][h], rows[3][h]));
+                vst1q_s8_x4(panel.add(64 * h), int8x16x4_t(low[0], high[0], low[1], high[1]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn arrange(a: [Bytes32; 4]) -> [[Bytes32; 2]; 2] {
+        // SAFETY: baseline NEON.
+        unsafe { [0, 1].map(|h| [zip_halves(a[0][h], a[1][h]), zip_halves(a[2][h], a[3][h])]) }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_32<const NARROW: bool>(panel: *const i8, a: &[[Bytes32; 2]; 2]) -> [int32x4_t; 4] {
+        // SAFETY: as for smmla_tile.
+        unsafe {
+            let first = smmla_tile([[vdupq_n_s32(0); 2]; 2], panel, a[0]);
+            by_token(smmla_tile(first, panel.add(64), a[1]))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_16<const NARROW: bool>(panel: *const i8, a: &[[Bytes32; 2]; 2]) -> [[int32x4_t; 4]; 2] {
+        // SAFETY: as for smmla_tile.
+        unsafe { [0, 1].map(|h| by_token(smmla_tile([[vdupq_n_s32(0); 2]; 2], panel.add(64 * h), a[h]))) }
+    }
+}

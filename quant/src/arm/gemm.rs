@@ -1,0 +1,366 @@
+//! Two tokens or more: rows are unpacked once to a panel of int8 in scratch, then multiplied by four tokens at a time
+//! with sums held in registers.
+//!
+//! A panel covers `C::GROUPS · 4` rows and [`CHUNK`] columns, so that it stays in the first-level cache; wider rows
+//! are done chunk by chunk, adding to the output. Rows and tokens beyond the tile's are the last one again, computed
+//! and dropped.
+
+use super::blocks::{Block32, Block256};
+use super::cpu::{Bytes32, Cpu};
+use super::float::scale_at;
+use crate::act::Acts;
+use crate::share::OutTile;
+use core::arch::aarch64::*;
+
+/// Columns of a panel.
+const CHUNK: usize = 1024;
+/// Rows of the largest panel.
+pub(super) const ROWS: usize = 16;
+
+/// What a panel of 32-element blocks holds for each of its rows.
+#[repr(C, align(64))]
+pub(super) struct Panel32 {
+    /// In the order of [`Cpu::pack`]: `[block][group][4 rows × 32]`.
+    q: [i8; ROWS * CHUNK],
+    /// `[block][row]`.
+    d: [f32; ROWS * CHUNK / 32],
+    /// `[block][row]`.
+    m: [f32; ROWS * CHUNK / 32],
+}
+
+/// What a panel of 256-element blocks holds for each of its rows.
+#[repr(C, align(64))]
+pub(super) struct Panel256 {
+    /// In the order of [`Cpu::pack`]: `[block][32 elements][group][4 rows × 32]`.
+    q: [i8; ROWS * CHUNK],
+    /// `[block][sub-block][row]`.
+    scales: [i32; ROWS * CHUNK / 16],
+    /// `[block][sub-block][row]`.
+    mins: [i16; ROWS * CHUNK / 16],
+    /// `[block][row]`.
+    d: [f32; ROWS * CHUNK / 256],
+    /// `[block][row]`.
+    dmin: [f32; ROWS * CHUNK / 256],
+}
+
+/// Bytes of scratch that either panel needs; a multiple of 64.
+pub(super) const SCRATCH: usize =
+    if size_of::<Panel32>() > size_of::<Panel256>() { size_of::<Panel32>() } else { size_of::<Panel256>() };
+
+/// One tile of the output, to which each chunk is added.
+struct Sums<'a, 'b> {
+    out: &'a mut OutTile<'b>,
+    first_row: usize,
+    /// Whether an earlier chunk has been stored.
+    add: bool,
+}
+
+impl Sums<'_, '_> {
+    /// Stores or adds rows `first_row + 4g..` of token `t`, as many as there are.
+    #[inline(always)]
+    fn put(&mut self, t: usize, g: usize, v: float32x4_t) {
+        if t >= self.out.tokens() {
+            return;
+        }
+        let row = self.first_row + 4 * g;
+        let out = &mut self.out.row_mut(t)[row..];
+        // SAFETY: reads and writes four floats, checked by first_chunk_mut.
+        unsafe {
+            match out.first_chunk_mut::<4>() {
+                Some(out) => {
+                    let v = if self.add { vaddq_f32(v, vld1q_f32(out.as_ptr())) } else { v };
+                    vst1q_f32(out.as_mut_ptr(), v);
+                }
+                None => {
+                    let v = if self.add { vaddq_f32(v, super::float::load_part(out)) } else { v };
+                    super::float::store_part(out, v);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn load32(p: *const i8) -> Bytes32 {
+    // SAFETY: the caller gives 32 readable bytes.
+    unsafe { [vld1q_s8(p), vld1q_s8(p.add(16))] }
+}
+
+/// Four floats, one from each address.
+#[inline(always)]
+unsafe fn gather(p: [*const f32; 4]) -> float32x4_t {
+    // SAFETY: the caller gives four readable floats.
+    unsafe {
+        let v = vld1q_lane_f32::<1>(p[1], vld1q_dup_f32(p[0]));
+        vld1q_lane_f32::<3>(p[3], vld1q_lane_f32::<2>(p[2], v))
+    }
+}
+
+/// Each of a vector's lanes times `x`.
+#[inline(always)]
+unsafe fn by_lane(x: float32x4_t, lanes: float32x4_t) -> [float32x4_t; 4] {
+    // SAFETY: baseline NEON.
+    unsafe {
+        [
+            vmulq_laneq_f32::<0>(x, lanes),
+            vmulq_laneq_f32::<1>(x, lanes),
+            vmulq_laneq_f32::<2>(x, lanes),
+            vmulq_laneq_f32::<3>(x, lanes),
+        ]
+    }
+}
+
+/// Takes a format's offset off.
+#[inline(always)]
+unsafe fn centred(q: Bytes32, offset: i32) -> Bytes32 {
+    // SAFETY: baseline NEON.
+    unsafe { q.map(|q| vsubq_s8(q, vdupq_n_s8(offset as i8))) }
+}
+
+/// Rows × tokens of the tile, for the formats of 32 elements. `scratch` is [`SCRATCH`] bytes aligned to 64.
+pub(super) unsafe fn gemm_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
+    let blocks = acts.cols / 32;
+    let row_bytes = blocks * B::BYTES;
+    let (rows, tokens) = (out.rows().len(), out.tokens());
+    // SAFETY: SCRATCH bytes, aligned; any bytes are a panel. The rows are inside `w` (row < rows), the blocks inside
+    // the row (first + n <= blocks), tokens inside acts.
+    unsafe {
+        let panel = &mut *scratch.as_mut_ptr().cast::<Panel32>();
+        for first_row in (0..rows).step_by(4 * C::GROUPS) {
+            let row = |r: usize| w.as_ptr().add((first_row + r).min(rows - 1) * row_bytes);
+            for first in (0..blocks).step_by(CHUNK / 32) {
+                let n = (blocks - first).min(CHUNK / 32);
+                for g in 0..C::GROUPS {
+                    let from = [0, 1, 2, 3].map(|r| row(4 * g + r).add(first * B::BYTES));
+                    pack_32::<C, B>(panel, g, from, n);
+                }
+                let mut sums = Sums { out: &mut *out, first_row, add: first > 0 };
+                for t in (0..tokens).step_by(4) {
+                    multiply_32::<C, B>(panel, acts, t, first, n, &mut sums);
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks `n` blocks of four rows.
+#[inline(always)]
+unsafe fn pack_32<C: Cpu, B: Block32>(panel: &mut Panel32, g: usize, rows: [*const u8; 4], n: usize) {
+    // SAFETY: the caller gives `n` blocks in each row; n <= CHUNK / 32 keeps the panel's places inside.
+    unsafe {
+        for b in 0..n {
+            let at = b * C::GROUPS + g;
+            let blocks = rows.map(|r| r.add(b * B::BYTES));
+            C::pack(blocks.map(|p| centred(B::q(p), B::OFFSET)), panel.q.as_mut_ptr().add(128 * at));
+            for (r, p) in blocks.into_iter().enumerate() {
+                panel.d[4 * at + r] = scale_at(p);
+                if let Some(m) = B::M {
+                    panel.m[4 * at + r] = scale_at(p.add(m));
+                }
+            }
+        }
+    }
+}
+
+/// The panel by four tokens.
+#[inline(always)]
+unsafe fn multiply_32<C: Cpu, B: Block32>(
+    panel: &Panel32,
+    acts: &Acts,
+    t: usize,
+    first: usize,
+    n: usize,
+    out: &mut Sums,
+) {
+    let token = [0, 1, 2, 3].map(|i| (t + i).min(acts.tokens - 1));
+    // SAFETY: the panel holds `n` blocks, the tokens' records `first + n`.
+    unsafe {
+        let qs = token.map(|t| acts.qs(t).as_ptr().add(32 * first));
+        let scales = token.map(|t| acts.scales(t).as_ptr().add(first));
+        let a_sums = token.map(|t| acts.sums(t).as_ptr().add(2 * first));
+        let mut sums = [[vdupq_n_f32(0.0); 4]; 4];
+        let (mut q, mut d, mut m) = (panel.q.as_ptr(), panel.d.as_ptr(), panel.m.as_ptr());
+        for b in 0..n {
+            let a = C::arrange(qs.map(|p| load32(p.add(32 * b))));
+            let d_a = gather(scales.map(|p| p.add(b)));
+            let m_a = B::M.map(|_| {
+                let of = |i: usize| (i32::from(*a_sums[i].add(2 * b)) + i32::from(*a_sums[i].add(2 * b + 1))) as f32;
+                vmulq_f32(d_a, vld1q_f32([of(0), of(1), of(2), of(3)].as_ptr()))
+            });
+            for sums in sums.iter_mut().take(C::GROUPS) {
+                let dots = if B::NARROW_PANEL { C::tile_32::<true>(q, &a) } else { C::tile_32::<false>(q, &a) };
+                let weights = by_lane(vld1q_f32(d), d_a);
+                for i in 0..4 {
+                    sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(dots[i]), weights[i]);
+                }
+                if let Some(m_a) = m_a {
+                    let m = vld1q_f32(m);
+                    sums[0] = vfmaq_laneq_f32::<0>(sums[0], m, m_a);
+                    sums[1] = vfmaq_laneq_f32::<1>(sums[1], m, m_a);
+                    sums[2] = vfmaq_laneq_f32::<2>(sums[2], m, m_a);
+                    sums[3] = vfmaq_laneq_f32::<3>(sums[3], m, m_a);
+                }
+                (q, d, m) = (q.add(128), d.add(4), m.add(4));
+            }
+        }
+        for (g, sums) in sums.iter().enumerate().take(C::GROUPS) {
+            for (i, v) in sums.iter().enumerate() {
+                if out.first_row + 4 * g < out.out.rows().len() {
+                    out.put(t + i, g, *v);
+                }
+            }
+        }
+    }
+}
+
+/// Rows × tokens of the tile, for the formats of 256 elements. `scratch` is [`SCRATCH`] bytes aligned to 64.
+pub(super) unsafe fn gemm_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
+    let blocks = acts.cols / 256;
+    let row_bytes = blocks * B::BYTES;
+    let (rows, tokens) = (out.rows().len(), out.tokens());
+    // SAFETY: as in gemm_32.
+    unsafe {
+        let panel = &mut *scratch.as_mut_ptr().cast::<Panel256>();
+        for first_row in (0..rows).step_by(4 * C::GROUPS) {
+            let row = |r: usize| w.as_ptr().add((first_row + r).min(rows - 1) * row_bytes);
+            for first in (0..blocks).step_by(CHUNK / 256) {
+                let n = (blocks - first).min(CHUNK / 256);
+                for g in 0..C::GROUPS {
+                    let from = [0, 1, 2, 3].map(|r| row(4 * g + r).add(first * B::BYTES));
+                    pack_256::<C, B>(panel, g, from, n);
+                }
+                let mut sums = Sums { out: &mut *out, first_row, add: first > 0 };
+                for t in (0..tokens).step_by(4) {
+                    multiply_256::<C, B>(panel, acts, t, first, n, &mut sums);
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks `n` blocks of four rows.
+#[inline(always)]
+unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*const u8; 4], n: usize) {
+    let width = 4 * C::GROUPS;
+    let subs = 256 / B::SUB;
+    // SAFETY: the caller gives `n` blocks in each row; n <= CHUNK / 256 keeps the panel's places inside.
+    unsafe {
+        for b in 0..n {
+            let blocks = rows.map(|r| r.add(b * B::BYTES));
+            for j in 0..8 {
+                let to = panel.q.as_mut_ptr().add(128 * ((8 * b + j) * C::GROUPS + g));
+                C::pack(blocks.map(|p| centred(B::q(p, j), B::OFFSET)), to);
+            }
+            for (r, p) in blocks.into_iter().enumerate() {
+                let head = B::head(p);
+                let (mut scales, mut mins) = ([0i8; 16], [0i8; 16]);
+                vst1q_s8(scales.as_mut_ptr(), head.scales);
+                vst1q_s8(mins.as_mut_ptr(), head.mins);
+                for s in 0..subs {
+                    let at = (b * subs + s) * width + 4 * g + r;
+                    panel.scales[at] = i32::from(scales[s]);
+                    panel.mins[at] = i16::from(mins[s]);
+                }
+                panel.d[b * width + 4 * g + r] = head.d;
+                panel.dmin[b * width + 4 * g + r] = head.dmin;
+            }
+        }
+    }
+}
+
+/// The panel by four tokens.
+#[inline(always)]
+unsafe fn multiply_256<C: Cpu, B: Block256>(
+    panel: &Panel256,
+    acts: &Acts,
+    t: usize,
+    first: usize,
+    n: usize,
+    out: &mut Sums,
+) {
+    let token = [0, 1, 2, 3].map(|i| (t + i).min(acts.tokens - 1));
+    let subs = 256 / B::SUB;
+    // SAFETY: the panel holds `n` blocks, the tokens' records `first + n`.
+    unsafe {
+        let qs = token.map(|t| acts.qs(t).as_ptr().add(256 * first));
+        let scales = token.map(|t| acts.scales(t).as_ptr().add(first));
+        let a_sums = token.map(|t| acts.sums(t).as_ptr().add(16 * first));
+        let mut sums = [[vdupq_n_f32(0.0); 4]; 4];
+        for b in 0..n {
+            let mut isums = [[vdupq_n_s32(0); 4]; 4];
+            let mut q = panel.q.as_ptr().add(128 * 8 * b * C::GROUPS);
+            let mut scale = panel.scales.as_ptr().add(4 * C::GROUPS * subs * b);
+            for j in 0..8 {
+                let a = C::arrange(qs.map(|p| load32(p.add(256 * b + 32 * j))));
+                for isums in isums.iter_mut().take(C::GROUPS) {
+                    if B::SUB == 32 {
+                        let dots = if B::NARROW_PANEL { C::tile_32::<true>(q, &a) } else { C::tile_32::<false>(q, &a) };
+                        let s = vld1q_s32(scale);
+                        for i in 0..4 {
+                            isums[i] = vmlaq_s32(isums[i], dots[i], s);
+                        }
+                    } else {
+                        let dots = if B::NARROW_PANEL { C::tile_16::<true>(q, &a) } else { C::tile_16::<false>(q, &a) };
+                        for (h, dots) in dots.iter().enumerate() {
+                            let s = vld1q_s32(scale.add(4 * C::GROUPS * h));
+                            for i in 0..4 {
+                                isums[i] = vmlaq_s32(isums[i], dots[i], s);
+                            }
+                        }
+                    }
+                    q = q.add(128);
+                    scale = scale.add(4);
+                }
+                if B::SUB == 16 {
+                    scale = scale.add(4 * C::GROUPS);
+                }
+            }
+            let d_a = gather(scales.map(|p| p.add(b)));
+            for g in 0..C::GROUPS {
+                let at = 4 * (b * C::GROUPS + g);
+                let weights = by_lane(vld1q_f32(panel.d.as_ptr().add(at)), d_a);
+                for i in 0..4 {
+                    sums[g][i] = vfmaq_f32(sums[g][i], vcvtq_f32_s32(isums[g][i]), weights[i]);
+                }
+                if B::MINS {
+                    let mins = panel.mins.as_ptr().add(4 * C::GROUPS * subs * b + 4 * g);
+                    let weights = by_lane(vld1q_f32(panel.dmin.as_ptr().add(at)), d_a);
+                    for i in 0..4 {
+                        let msum = min_sum::<C, B>(mins, a_sums[i].add(16 * b));
+                        sums[g][i] = vfmsq_f32(sums[g][i], vcvtq_f32_s32(msum), weights[i]);
+                    }
+                }
+            }
+        }
+        for (g, sums) in sums.iter().enumerate().take(C::GROUPS) {
+            for (i, v) in sums.iter().enumerate() {
+                if out.first_row + 4 * g < out.out.rows().len() {
+                    out.put(t + i, g, *v);
+                }
+            }
+        }
+    }
+}
+
+/// `Σ_s mins[s] · (sum of the activations of sub-block s)` of four rows in lanes.
+#[inline(always)]
+unsafe fn min_sum<C: Cpu, B: Block256>(mins: *const i16, a_sums: *const i16) -> int32x4_t {
+    // SAFETY: the caller gives a block's minima and its sixteen sums.
+    unsafe {
+        let (low, high) = (vld1q_s16(a_sums), vld1q_s16(a_sums.add(8)));
+        let mins = |s: usize| vld1_s16(mins.add(4 * C::GROUPS * s));
+        let eight = |sum, s: usize, a: int16x8_t| {
+            let sum = vmlal_laneq_s16::<0>(sum, mins(s), a);
+            let sum = vmlal_laneq_s16::<1>(sum, mins(s + 1), a);
+            let sum = vmlal_laneq_s16::<2>(sum, mins(s + 2), a);
+            let sum = vmlal_laneq_s16::<3>(sum, mins(s + 3), a);
+            let sum = vmlal_laneq_s16::<4>(sum, mins(s + 4), a);
+            let sum = vmlal_laneq_s16::<5>(sum, mins(s + 5), a);
+            let sum = vmlal_laneq_s16::<6>(sum, mins(s + 6), a);
+            vmlal_laneq_s16::<7>(sum, mins(s + 7), a)
+        };
+        let zero = vdupq_n_s32(0);
+        // The sum of 32 activations fits an i16: 32 · 128.
+        if B::SUB == 32 { eight(zero, 0, vpaddq_s16(low, high)) } else { eight(eight(zero, 0, low), 8, high) }
+    }
+}

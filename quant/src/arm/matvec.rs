@@ -1,0 +1,212 @@
+//! One token: a row's blocks are unpacked in registers, four at a time, straight from the file's bytes.
+
+use super::blocks::{Block32, Block256};
+use super::cpu::{Bytes32, Cpu};
+use super::float::widen;
+use crate::act::Acts;
+use crate::share::OutTile;
+use core::arch::aarch64::*;
+
+/// One token's record.
+#[derive(Clone, Copy)]
+struct Token {
+    qs: *const i8,
+    scales: *const f32,
+    sums: *const i16,
+}
+
+#[inline(always)]
+unsafe fn load32(p: *const i8) -> Bytes32 {
+    // SAFETY: the caller gives 32 readable bytes.
+    unsafe { [vld1q_s8(p), vld1q_s8(p.add(16))] }
+}
+
+/// Matrix times one token, for the formats of 32 elements.
+pub(super) unsafe fn matvec_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &mut OutTile) {
+    let blocks = acts.cols / 32;
+    let row_bytes = blocks * B::BYTES;
+    let token = Token { qs: acts.qs(0).as_ptr(), scales: acts.scales(0).as_ptr(), sums: acts.sums(0).as_ptr() };
+    let out = out.row_mut(0);
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    // SAFETY: `w` holds `blocks` whole blocks for each row of `out`, the record as many activations.
+    unsafe {
+        let mut p = w.as_ptr();
+        for out in fours {
+            *out = rows_32::<C, B, 4>(p, row_bytes, token, blocks);
+            p = p.add(4 * row_bytes);
+        }
+        for out in rest {
+            [*out] = rows_32::<C, B, 1>(p, row_bytes, token, blocks);
+            p = p.add(row_bytes);
+        }
+    }
+}
+
+/// Four f16, `step` bytes apart.
+#[inline(always)]
+unsafe fn four_scales(p: *const u8, step: usize) -> float32x4_t {
+    // SAFETY: the caller gives readable bytes at the four places.
+    unsafe {
+        let at = |i| p.add(i * step).cast::<u16>();
+        let d = vld1_lane_u16::<0>(at(0), vdup_n_u16(0));
+        let d = vld1_lane_u16::<2>(at(2), vld1_lane_u16::<1>(at(1), d));
+        widen(vld1_lane_u16::<3>(at(3), d))
+    }
+}
+
+/// `R` rows by one token. The four lanes of a sum are the blocks 0, 1, 2, 3 modulo 4, so that a row's result is the
+/// same whatever `R` is.
+#[inline(always)]
+unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
+    w: *const u8,
+    row_bytes: usize,
+    token: Token,
+    blocks: usize,
+) -> [f32; R] {
+    // SAFETY: every address is inside the `R` rows of `blocks` blocks or the token's record.
+    unsafe {
+        let mut sums = [vdupq_n_f32(0.0); R];
+        for i in 0..blocks / 4 {
+            let a = [0, 1, 2, 3].map(|k| load32(token.qs.add(128 * i + 32 * k)));
+            let d_a = vld1q_f32(token.scales.add(4 * i));
+            let a_sums = vpaddlq_s16(vld1q_s16(token.sums.add(8 * i)));
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let p = w.add(r * row_bytes + 4 * i * B::BYTES);
+                let q = [0, 1, 2, 3].map(|k| B::q(p.add(k * B::BYTES)));
+                let m = |at| four_scales(p.add(at), B::BYTES);
+                *sum = add_blocks::<C, B>(*sum, q, a, m(0), B::M.map(m), d_a, a_sums);
+            }
+        }
+        let rest = blocks % 4;
+        if rest > 0 {
+            // Blocks that are not there have zero elements and scales.
+            let none = [vdupq_n_s8(0); 2];
+            let first = blocks - rest;
+            let (mut a, mut d_a, mut a_sums) = ([none; 4], [0.0; 4], [0; 4]);
+            for k in 0..rest {
+                a[k] = load32(token.qs.add(32 * (first + k)));
+                d_a[k] = *token.scales.add(first + k);
+                a_sums[k] =
+                    i32::from(*token.sums.add(2 * (first + k))) + i32::from(*token.sums.add(2 * (first + k) + 1));
+            }
+            let (d_a, a_sums) = (vld1q_f32(d_a.as_ptr()), vld1q_s32(a_sums.as_ptr()));
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let (mut q, mut d, mut m) = ([none; 4], [0.0; 4], [0.0; 4]);
+                for k in 0..rest {
+                    let p = w.add(r * row_bytes + (first + k) * B::BYTES);
+                    q[k] = B::q(p);
+                    d[k] = super::float::scale_at(p);
+                    if let Some(at) = B::M {
+                        m[k] = super::float::scale_at(p.add(at));
+                    }
+                }
+                let m = B::M.map(|_| vld1q_f32(m.as_ptr()));
+                *sum = add_blocks::<C, B>(*sum, q, a, vld1q_f32(d.as_ptr()), m, d_a, a_sums);
+            }
+        }
+        sums.map(|s| vaddvq_f32(s))
+    }
+}
+
+/// Adds four blocks' products, a block in each lane.
+#[inline(always)]
+unsafe fn add_blocks<C: Cpu, B: Block32>(
+    sum: float32x4_t,
+    q: [Bytes32; 4],
+    a: [Bytes32; 4],
+    d: float32x4_t,
+    m: Option<float32x4_t>,
+    d_a: float32x4_t,
+    a_sums: int32x4_t,
+) -> float32x4_t {
+    // SAFETY: a value of C's table is proof of the CPU.
+    unsafe {
+        let mut isum = if B::NARROW { C::dots_32::<true>(q, a) } else { C::dots_32::<false>(q, a) };
+        if B::OFFSET != 0 {
+            isum = vsubq_s32(isum, vmulq_n_s32(a_sums, B::OFFSET));
+        }
+        let sum = vfmaq_f32(sum, vcvtq_f32_s32(isum), vmulq_f32(d, d_a));
+        match m {
+            Some(m) => vfmaq_f32(sum, vcvtq_f32_s32(a_sums), vmulq_f32(m, d_a)),
+            None => sum,
+        }
+    }
+}
+
+/// Matrix times one token, for the formats of 256 elements.
+pub(super) unsafe fn matvec_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out: &mut OutTile) {
+    let blocks = acts.cols / 256;
+    let row_bytes = blocks * B::BYTES;
+    let token = Token { qs: acts.qs(0).as_ptr(), scales: acts.scales(0).as_ptr(), sums: acts.sums(0).as_ptr() };
+    let out = out.row_mut(0);
+    // SAFETY: `w` holds `blocks` whole blocks for each row of `out`, the record as many activations.
+    unsafe {
+        let mut p = w.as_ptr();
+        for out in out {
+            *out = row_256::<C, B>(p, token, blocks);
+            p = p.add(row_bytes);
+        }
+    }
+}
+
+/// One row by one token.
+#[inline(always)]
+unsafe fn row_256<C: Cpu, B: Block256>(w: *const u8, token: Token, blocks: usize) -> f32 {
+    // SAFETY: every address is inside the row or the token's record.
+    unsafe {
+        let mut sum = vdupq_n_f32(0.0);
+        for i in 0..blocks {
+            let p = w.add(i * B::BYTES);
+            let head = B::head(p);
+            let scales = [vmovl_s8(vget_low_s8(head.scales)), vmovl_s8(vget_high_s8(head.scales))];
+            let qs = token.qs.add(256 * i);
+            let mut isum = vdupq_n_s32(0);
+            for half in 0..2 {
+                let a = [0, 1, 2, 3].map(|k| load32(qs.add(128 * half + 32 * k)));
+                let q = [0, 1, 2, 3].map(|k| B::q(p, 4 * half + k));
+                if B::SUB == 32 {
+                    let s = if half == 0 { vget_low_s16(scales[0]) } else { vget_high_s16(scales[0]) };
+                    let dots = if B::NARROW { C::dots_32::<true>(q, a) } else { C::dots_32::<false>(q, a) };
+                    isum = vmlaq_s32(isum, dots, vmovl_s16(s));
+                } else {
+                    for (k, s) in [vget_low_s16(scales[half]), vget_high_s16(scales[half])].into_iter().enumerate() {
+                        let (q, a) = ([q[2 * k], q[2 * k + 1]], [a[2 * k], a[2 * k + 1]]);
+                        let (q, a) = ([q[0][0], q[0][1], q[1][0], q[1][1]], [a[0][0], a[0][1], a[1][0], a[1][1]]);
+                        let dots = if B::NARROW { C::dots_16::<true>(q, a) } else { C::dots_16::<false>(q, a) };
+                        isum = vmlaq_s32(isum, dots, vmovl_s16(s));
+                    }
+                }
+            }
+            let sums = token.sums.add(16 * i);
+            let sums = [vld1q_s16(sums), vld1q_s16(sums.add(8))];
+            if B::OFFSET != 0 {
+                isum = vsubq_s32(isum, vmulq_n_s32(by_sums::<B>(head.scales, sums), B::OFFSET));
+            }
+            let d_a = *token.scales.add(i);
+            // (d_a · d) · isum rather than d_a · (d · isum): one rounding apart from the scalar kernel's.
+            sum = vfmaq_n_f32(sum, vcvtq_f32_s32(isum), d_a * head.d);
+            if B::MINS {
+                sum = vfmsq_n_f32(sum, vcvtq_f32_s32(by_sums::<B>(head.mins, sums)), d_a * head.dmin);
+            }
+        }
+        vaddvq_f32(sum)
+    }
+}
+
+/// Sub-blocks' factors by the sums of their activations, in four partial sums.
+#[inline(always)]
+unsafe fn by_sums<B: Block256>(factors: int8x16_t, sums: [int16x8_t; 2]) -> int32x4_t {
+    // SAFETY: baseline NEON.
+    unsafe {
+        let low = vmovl_s8(vget_low_s8(factors));
+        if B::SUB == 32 {
+            // The sum of 32 activations fits an i16: 32 · 128.
+            let sums = vpaddq_s16(sums[0], sums[1]);
+            vmlal_high_s16(vmull_s16(vget_low_s16(low), vget_low_s16(sums)), low, sums)
+        } else {
+            let high = vmovl_s8(vget_high_s8(factors));
+            let first = vmlal_high_s16(vmull_s16(vget_low_s16(low), vget_low_s16(sums[0])), low, sums[0]);
+            vmlal_high_s16(vmlal_s16(first, vget_low_s16(high), vget_low_s16(sums[1])), high, sums[1])
+        }
+    }
+}

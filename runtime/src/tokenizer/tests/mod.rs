@@ -1,0 +1,4 @@
+//! Tokenizers against published vocabularies, and against vocabularies made to break them.
+
+mod files;
+mod published;
