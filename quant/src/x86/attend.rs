@@ -125,6 +125,14 @@ unsafe fn turn<S: Simd>(format: KvFormat, rows: Rows, dim: usize, k: *mut f32, r
     // SAFETY: the caller's duty; reads stay inside the keys.
     unsafe {
         match format {
+            KvFormat::F32 => {
+                for slot in 0..S::LANES {
+                    for d in 0..dim {
+                        let from = rows.at.add(slot * rows.stride + 4 * d);
+                        *k.add(d * row + slot) = from.cast::<f32>().read_unaligned();
+                    }
+                }
+            }
             KvFormat::F16 => {
                 let mut d = 0;
                 while d + 8 <= dim {
@@ -167,6 +175,12 @@ unsafe fn widen<S: Simd>(format: KvFormat, from: *const u8, dim: usize, v: *mut 
     // SAFETY: the caller's duty; reads stay inside the value.
     unsafe {
         match format {
+            KvFormat::F32 => {
+                core::ptr::copy_nonoverlapping(from, v.cast::<u8>(), 4 * dim);
+                for d in dim..dim.next_multiple_of(S::LANES) {
+                    *v.add(d) = 0.0;
+                }
+            }
             KvFormat::F16 => {
                 let mut d = 0;
                 while d + S::LANES <= dim {
