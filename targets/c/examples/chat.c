@@ -27,7 +27,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     model = read_file(argv[1], &len);
-    d = start(model, len, 1024, 1, &memory);
+    d = start(model, len, 1024, 32, 1, &memory);
     while (turn < 31 && fgets(lines[turn], sizeof lines[turn], stdin)) {
         size_t n = 0, i;
         lines[turn][strcspn(lines[turn], "\n")] = 0;

@@ -39,7 +39,8 @@ static unsigned char *read_file(const char *path, size_t *len) {
 }
 
 /* Plans, takes that much memory, builds a handle in it. */
-static drupe *start(const void *model, size_t len, uint32_t ctx, uint32_t workers, void **memory) {
+static drupe *start(const void *model, size_t len, uint32_t ctx, uint32_t batch, uint32_t workers,
+                    void **memory) {
     char message[256] = "";
     drupe_options options;
     drupe_plan_info plan;
@@ -47,6 +48,7 @@ static drupe *start(const void *model, size_t len, uint32_t ctx, uint32_t worker
     int code = drupe_options_init(&options, sizeof options);
     if (code != DRUPE_OK) give_up("options", code, "");
     options.ctx = ctx;
+    options.batch = batch;
     options.workers = workers;
     options.message = message;
     options.message_size = sizeof message;

@@ -22,7 +22,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     model = read_file(argv[1], &len);
-    d = start(model, len, 512, 1, &memory);
+    d = start(model, len, 512, 32, 1, &memory);
     while (prompt[prompt_len]) prompt_len++;
     check(d, "tokenize", drupe_tokenize(d, prompt, prompt_len, DRUPE_ADD_BOS, tokens, 512, &count));
     check(d, "feed", drupe_feed(d, tokens, count));

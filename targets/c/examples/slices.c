@@ -6,33 +6,20 @@
 static double now_ms(void) { return 1000.0 * (double)clock() / CLOCKS_PER_SEC; }
 
 int main(int argc, char **argv) {
-    char message[256] = "";
-    drupe_options options;
-    drupe_plan_info plan;
-    drupe *d = NULL;
+    drupe *d;
     void *memory;
     unsigned char *model;
     uint32_t tokens[512], token;
     size_t len, count, done = 0, taken;
     double longest = 0;
-    int slices = 0, i, code, end = 0;
+    int slices = 0, i, end = 0;
     static const char prompt[] = "Once upon a time, there was a little dog who lived in a big house";
     if (argc < 2) {
         fprintf(stderr, "usage: slices MODEL.gguf\n");
         return 2;
     }
     model = read_file(argv[1], &len);
-    drupe_options_init(&options, sizeof options);
-    options.ctx = 256;
-    options.batch = 4;
-    options.message = message;
-    options.message_size = sizeof message;
-    plan.struct_size = sizeof plan;
-    if ((code = drupe_plan(model, len, &options, &plan)) != DRUPE_OK) give_up("plan", code, message);
-    memory = malloc((size_t)plan.memory + plan.alignment);
-    if (!memory) give_up("memory", DRUPE_E_MEMORY, "");
-    if ((code = drupe_init(memory, (size_t)plan.memory + plan.alignment, model, len, &options, &d)) != DRUPE_OK)
-        give_up("init", code, message);
+    d = start(model, len, 256, 4, 1, &memory);
     check(d, "tokenize", drupe_tokenize(d, prompt, sizeof prompt - 1, DRUPE_ADD_BOS, tokens, 512, &count));
     while (done < count) {
         double start_ms = now_ms(), took;

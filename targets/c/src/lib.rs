@@ -4,7 +4,8 @@
 //! Two flavours of one source: without the feature `hosted` the library is freestanding (bytes and memory in, nothing but
 //! memcpy-class symbols needed), with it model files can be opened by path and threads made.
 #![cfg_attr(not(feature = "hosted"), no_std)]
-#![allow(clippy::missing_safety_doc)]
+// The header tells each function's contract; to tell it here again would let the two drift apart.
+#![allow(clippy::missing_safety_doc, missing_docs)]
 
 pub mod error;
 pub mod face;
@@ -31,6 +32,11 @@ fn panic(_: &core::panic::PanicInfo) -> ! {
         core::hint::spin_loop()
     }
 }
+
+/// The precompiled `core` names this symbol in its unwinding tables, although nothing unwinds here.
+#[cfg(all(not(feature = "hosted"), not(test)))]
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
 
 /// `drupe_plan_info`.
 #[repr(C)]

@@ -79,8 +79,8 @@ int main(int argc, char **argv) {
     team.user = &workers;
     team.workers = workers;
     team.run = one_after_another;
-    d[0] = start(model, len, 24, 4, &memory[0]);
-    d[1] = start(model, len, 24, 4, &memory[1]);
+    d[0] = start(model, len, 24, 8, 4, &memory[0]);
+    d[1] = start(model, len, 24, 8, 4, &memory[1]);
     for (i = 0; i < calls; i++) {
         drupe *h = draw(50) == 0 ? NULL : d[draw(2)];
         uint32_t ids[24], token = draw(600), k;
