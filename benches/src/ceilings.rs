@@ -32,11 +32,9 @@ fn read(buffer: &[u64], threads: usize, ahead: usize) -> f64 {
 macro_rules! rate {
     ($name:literal, $instruction:literal, $class:ident, $type:ty, $zero:expr, $per:expr, $features:literal) => {{
         #[target_feature(enable = $features)]
-        unsafe fn chains() -> f64 {
+        unsafe fn chains(n: u64) {
             let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h]: [$type; 8] = [$zero; 8];
             let x: $type = $zero;
-            let n = 20_000_000u64;
-            let start = std::time::Instant::now();
             for _ in 0..n {
                 // SAFETY: register arithmetic only.
                 unsafe {
@@ -51,10 +49,11 @@ macro_rules! rate {
                     )
                 }
             }
-            (8 * n * $per) as f64 / start.elapsed().as_secs_f64()
         }
+        let n = 10_000_000;
         // SAFETY: the caller has asked for the instruction set.
-        println!("{:28} {:8.1} GMAC/s per thread", $name, unsafe { chains() } / 1e9);
+        let seconds = crate::time::best(3, true, || unsafe { chains(n) });
+        println!("{:28} {:8.1} GMAC/s per thread", $name, (8 * n * $per) as f64 / seconds / 1e9);
     }};
 }
 

@@ -6,9 +6,11 @@
 //! Before anything is timed its answer is compared with the scalar kernels' on the same bytes.
 
 use drupe_quant::{ActKind, Acts, AttendState, Format, Isa, Kernels, KvFormat, KvRun, Tiles};
-use std::time::Instant;
 
 mod ceilings;
+mod time;
+
+use time::best;
 
 #[repr(align(64))]
 #[derive(Clone, Copy)]
@@ -70,24 +72,6 @@ fn weights(format: Format, blocks: usize, out: &mut [u8]) {
             _ => fields.iter().for_each(|f| b[*f..f + 2].copy_from_slice(&[random.next() as u8, 0x21])),
         }
     }
-}
-
-/// Nanoseconds that this thread has been on a processor (Linux), which others on the same cores disturb less than the
-/// clock on the wall.
-fn on_processor() -> Option<u64> {
-    std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse().ok()
-}
-
-/// The best of a few runs, in seconds: of time on the processor if `alone` (one thread) and the system tells it.
-fn best(runs: usize, alone: bool, mut f: impl FnMut()) -> f64 {
-    let mut best = f64::MAX;
-    for _ in 0..runs {
-        let (wall, before) = (Instant::now(), on_processor());
-        f();
-        let busy = before.zip(on_processor()).map(|(a, b)| (b - a) as f64 * 1e-9);
-        best = best.min(busy.filter(|b| alone && *b > 0.0).unwrap_or(wall.elapsed().as_secs_f64()));
-    }
-    best
 }
 
 struct Product {
