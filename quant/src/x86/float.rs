@@ -38,7 +38,7 @@ pub(super) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
         let magic = S::splat_f(12_582_912.0);
         let shifted = S::fma(x, S::splat_f(core::f32::consts::LOG2_E), magic);
         let n = S::subf(shifted, magic);
-        let r = S::fnma(n, S::splat_f(0.693_359_375), x);
+        let r = S::fnma(n, S::splat_f(0.693_359_4), x);
         let r = S::fnma(n, S::splat_f(-2.121_944_4e-4), r);
         let mut p = S::splat_f(1.987_569_1e-4);
         for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {

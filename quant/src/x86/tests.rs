@@ -11,6 +11,7 @@ use half::f16;
 use std::vec::Vec;
 use std::{println, vec};
 
+mod attend;
 mod matmul;
 mod vectors;
 

@@ -33,11 +33,20 @@ pub(super) trait Weights<S: Simd> {
     /// What is added per token.
     const SIDE: Side;
 
-    /// Hands the groups of one block to the sink; the first is group `g` of the row.
+    /// Hands the groups of one block to the sink; the first is group `g` of the row. `head` is what [`Weights::gather`] has
+    /// written for this block.
     ///
     /// # Safety
     /// A whole block must be readable at each row; the conditions of [`super::simd`].
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>);
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>);
+
+    /// Copies what each row's block starts with (up to 8 bytes) side by side, to be loaded as vectors by [`Weights::block`]
+    /// two columns later: a load soon after narrow stores waits for all of them to reach the cache.
+    ///
+    /// # Safety
+    /// As for [`Weights::block`]; `head` has room for 8 bytes per lane.
+    #[inline(always)]
+    unsafe fn gather(_rows: Rows, _head: *mut u8) {}
 }
 
 /// `array.map(closure)`, in place: a closure is a function of its own, into which nothing that needs the instruction set
@@ -52,7 +61,6 @@ macro_rules! map {
         array
     }};
 }
-pub(super) use map;
 
 /// Low and high nibbles.
 #[inline(always)]
@@ -101,9 +109,14 @@ impl<S: Simd> Weights<S> for Q4_0 {
     const SIDE: Side = Side::Offset(8);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
         unsafe {
-            let scale = S::halves(rows);
+            let scale = S::load_f16(head);
             let (low, high) = nibbles::<S>(S::quads(rows.add(2)));
             sink.group::<15>(g, &join(low, high), scale);
         }
@@ -118,9 +131,14 @@ impl<S: Simd> Weights<S> for Q4_1 {
     const SIDE: Side = Side::Min;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.dwords::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
         unsafe {
-            let head = S::dwords(rows);
+            let head = S::load(head);
             let (low, high) = nibbles::<S>(S::quads(rows.add(4)));
             sink.group_min::<15>(g, &join(low, high), S::low_half(head), S::low_half(S::shr(head, 16)));
         }
@@ -148,10 +166,18 @@ impl<S: Simd> Weights<S> for Q5_0 {
     const SIDE: Side = Side::Offset(16);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
         unsafe {
-            let scale = S::halves(rows);
-            let w = five_bits::<S>(S::quads(rows.add(6)), S::dwords(rows.add(2)));
+            rows.halves::<S>(head);
+            rows.add(2).dwords::<S>(head.add(2 * S::LANES))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
+        unsafe {
+            let scale = S::load_f16(head);
+            let w = five_bits::<S>(S::quads(rows.add(6)), S::load(head.add(2 * S::LANES)));
             sink.group::<31>(g, &w, scale);
         }
     }
@@ -165,11 +191,19 @@ impl<S: Simd> Weights<S> for Q5_1 {
     const SIDE: Side = Side::Min;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
         unsafe {
-            let head = S::dwords(rows);
-            let w = five_bits::<S>(S::quads(rows.add(8)), S::dwords(rows.add(4)));
-            sink.group_min::<31>(g, &w, S::low_half(head), S::low_half(S::shr(head, 16)));
+            rows.dwords::<S>(head);
+            rows.add(4).dwords::<S>(head.add(4 * S::LANES))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
+        unsafe {
+            let first = S::load(head);
+            let w = five_bits::<S>(S::quads(rows.add(8)), S::load(head.add(4 * S::LANES)));
+            sink.group_min::<31>(g, &w, S::low_half(first), S::low_half(S::shr(first, 16)));
         }
     }
 }
@@ -182,9 +216,14 @@ impl<S: Simd> Weights<S> for Q8_0 {
     const SIDE: Side = Side::Offset(S::SIGNED_OFFSET);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
         unsafe {
-            let scale = S::halves(rows);
+            let scale = S::load_f16(head);
             let low = signed::<S>(S::quads(rows.add(2)));
             let high = signed::<S>(S::quads(rows.add(18)));
             sink.group_signed(g, &join(low, high), scale);
@@ -211,9 +250,14 @@ impl<S: Simd> Weights<S> for Iq4Nl {
     const SIDE: Side = Side::Offset(S::SIGNED_OFFSET);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
         unsafe {
-            let scale = S::halves(rows);
+            let scale = S::load_f16(head);
             sink.group_signed(g, &iq4::<S>(S::quads(rows.add(2))), scale);
         }
     }
@@ -227,7 +271,7 @@ impl<S: Simd> Weights<S> for Iq4Xs {
     const SIDE: Side = Side::Offset(S::SIGNED_OFFSET);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             // d f16, high two bits of the eight scales u16, low four bits of the scales [4].
             let head = S::dwords(rows);
@@ -252,7 +296,7 @@ impl<S: Simd> Weights<S> for Q2K {
     const SIDE: Side = Side::Min16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let head = S::dwords(rows.add(80));
             let (d, less) = (S::low_half(head), negated::<S>(S::low_half(S::shr(head, 16))));
@@ -282,7 +326,7 @@ impl<S: Simd> Weights<S> for Q3K {
     const SIDE: Side = Side::Offset16(4);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let d = S::halves(rows.add(108));
             // Sixteen 6-bit scales in 12 bytes: low nibbles in the first eight bytes, high pairs of bits in the last four.
@@ -354,7 +398,7 @@ impl<S: Simd> Weights<S> for Q4K {
     const SIDE: Side = Side::Min;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let scales = Scales::<S>::read(rows);
             for i in 0..4 {
@@ -389,7 +433,7 @@ impl<S: Simd> Weights<S> for Q5K {
     const SIDE: Side = Side::Min;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let scales = Scales::<S>::read(rows);
             // Bit i of byte l is the fifth bit of element l of group i.
@@ -414,7 +458,7 @@ impl<S: Simd> Weights<S> for Q6K {
     const SIDE: Side = Side::Offset16(32);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let d = S::halves(rows.add(208));
             let scales = S::quads(rows.add(192));

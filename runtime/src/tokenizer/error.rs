@@ -27,6 +27,8 @@ pub enum TokenizerError {
     MemoryTooSmall { needed: usize, found: usize },
     /// A word of the text needs more scratch than was given.
     ScratchTooSmall { needed: usize, found: usize },
+    /// The pieces of a text need more room than was given.
+    BufferTooSmall { needed: usize, found: usize },
     /// The text is longer than can be handled at once.
     TextTooLong { found: usize, limit: usize },
     /// The result has more elements than there is room for.
@@ -62,6 +64,9 @@ impl fmt::Display for TokenizerError {
             }
             ScratchTooSmall { needed, found } => {
                 write!(f, "the longest word of the text needs {needed} bytes of scratch, but there are {found}")
+            }
+            BufferTooSmall { needed, found } => {
+                write!(f, "the pieces of the text need {needed} bytes together, but there are {found}")
             }
             TextTooLong { found, limit } => write!(f, "a text of {found} bytes is too long; the limit is {limit}"),
             OutputFull { needed, found } => {

@@ -182,7 +182,8 @@ impl<'a> Tokens<'a> {
                 None if spaced && bytes::byte_token(string).is_some() => TokenKind::Byte,
                 None => TokenKind::Normal,
             };
-            if !kind.is_text() || string.is_empty() {
+            // User-defined tokens are written plainly, not in the notation for bytes, and are found before any word.
+            if !kind.is_text() || string.is_empty() || (!spaced && kind == TokenKind::UserDefined) {
                 continue;
             }
             by_words = by_words && !(spaced && bytes::has_inner_space(string));
