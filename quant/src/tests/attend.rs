@@ -52,8 +52,7 @@ fn attention_equals_the_oracle() {
                             acc.floats().fill(0.0);
                             let mut scratch = Guarded::new(4 * kernels.attend_scratch(queries, key_dim, value_dim), 0);
                             for _ in 0..2 {
-                                let mut state =
-                                    AttendState { max: &mut max, sum: &mut sum, acc: acc.floats() };
+                                let mut state = AttendState { max: &mut max, sum: &mut sum, acc: acc.floats() };
                                 kernels.attend(&q, &run, &visible, soft_cap, &mut state, scratch.floats());
                             }
                             acc.check(&what);
