@@ -17,6 +17,7 @@ extern crate std;
 mod angles;
 pub mod arena;
 mod attention;
+pub mod chat;
 pub mod families;
 mod forward;
 pub mod gguf;

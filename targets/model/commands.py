@@ -459,10 +459,13 @@ def dumps(acts):
     return json.dumps(acts, separators=(",", ":"))
 
 
-def command(r, held):
-    """(sentence, JSON answer). With `held` every clause's combination is a held-out one; without, none is."""
+def command(r, held, lengths=(58, 32, 10)):
+    """(sentence, JSON answer). With `held` every clause's combination is a held-out one; without, none is.
+
+    `lengths` are the shares of sentences with one, two and three clauses.
+    """
     parts, acts = [], []
-    for _ in range(r.choices([1, 2, 3], [58, 32, 10])[0]):
+    for _ in range(r.choices([1, 2, 3], lengths)[0]):
         while True:
             said, some, combinations = clause(r)
             if all(held_out(c) == held for c in combinations) and len(acts) + len(some) <= 5:

@@ -15,17 +15,23 @@ import commands
 import home
 import stories
 
-SHARES = {"command": 62, "command_state": 7, "answer": 9, "blind": 2, "refusal": 5, "conversation": 5, "story": 4, "text": 3}
+# Training's shares of each kind of document, and of sentences with one, two and three clauses: at first more stories,
+# later more and longer commands, which teach more for each token. The test set has the first lengths.
+FIRST = ({"command": 62, "command_state": 7, "answer": 9, "blind": 2, "refusal": 5, "conversation": 5, "story": 4, "text": 3},
+         (58, 32, 10))
+LATER = ({"command": 66, "command_state": 7, "answer": 9, "blind": 2, "refusal": 5, "conversation": 5, "story": 2, "text": 2},
+         (42, 36, 22))
 TEST_SEED = 20_000
 
 
-def document(r, held=False, kind=None):
-    """One document of the training distribution, or with `held` of the test distribution."""
-    kind = kind or r.choices(list(SHARES), list(SHARES.values()))[0]
+def document(r, held=False, kind=None, mix=FIRST):
+    """One document of training, or with `held` of what training never sees."""
+    shares, lengths = mix
+    kind = kind or r.choices(list(shares), list(shares.values()))[0]
     if kind == "command":
-        pair = commands.command(r, held)
+        pair = commands.command(r, held, lengths)
     elif kind == "command_state":
-        return [("system", home.shown(home.state(r)))] + turns(*commands.command(r, held))
+        return [("system", home.shown(home.state(r)))] + turns(*commands.command(r, held, lengths))
     elif kind == "answer":
         facts = home.state(r)
         return [("system", home.shown(facts))] + turns(*home.ask(r, facts))

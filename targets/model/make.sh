@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")"
 mkdir -p build
 [ -f build/tokenizer.json ] || python vocabulary.py build/tokenizer.json
-python train.py --steps "${STEPS:-2000}" --threads "${THREADS:-1}"
+python train.py --steps "${STEPS:-1900}" --threads "${THREADS:-1}"
 python plot.py build/loss.jsonl loss.svg
 python export.py build/home-f32.gguf f32
 ${DRUPE:-cargo run --release -q --bin drupe --} quantize build/home-f32.gguf home.gguf q8_0

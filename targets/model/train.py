@@ -1,6 +1,6 @@
 """Trains the network on documents made as they are needed; seeded, resumable, on CPU or GPU.
 
-    python train.py --steps 5000          # carries on from build/checkpoint.pt where there is one
+    python train.py --steps 1900          # carries on from build/checkpoint.pt where there is one
 
 Documents are packed whole into rows and see only themselves. The loss is on answers and stories alone. Matrices are
 trained with Muon (momentum, then Newton-Schulz), the rest with Adam; the rate is flat, then falls to zero over the last
@@ -39,12 +39,12 @@ def encode(tokenizer, docs):
     return out
 
 
-def batch(tokenizer, seed, rows):
+def batch(tokenizer, seed, rows, mix):
     """Packed rows: tokens, targets (-1: not learned), and an additive mask that keeps documents apart."""
     r = random.Random(seed)
     room, packed, failed = [WIDTH] * rows, [[] for _ in range(rows)], 0
     while failed < 12:
-        for ids, learned in encode(tokenizer, [corpus.document(r) for _ in range(16)]):
+        for ids, learned in encode(tokenizer, [corpus.document(r, mix=mix) for _ in range(16)]):
             row = next((i for i in range(rows) if room[i] >= len(ids)), None)
             if row is None:
                 failed += 1
@@ -103,9 +103,10 @@ def rate(step, steps, fall):
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--build", default="build")
-    args.add_argument("--steps", type=int, default=5000)
+    args.add_argument("--steps", type=int, default=1900)
+    args.add_argument("--first", type=int, default=1100, help="steps with the first mix of documents")
     args.add_argument("--rows", type=int, default=22)
-    args.add_argument("--fall", type=float, default=0.35)
+    args.add_argument("--fall", type=float, default=0.43)
     args.add_argument("--lr", type=float, default=0.02)
     args.add_argument("--seed", type=int, default=7)
     args.add_argument("--threads", type=int, default=1)
@@ -144,7 +145,8 @@ def main():
         os.replace(path + ".new", path)
 
     for step in range(first, args.steps):
-        tokens, targets, mask = (x.to(device) for x in batch(tokenizer, f"{args.seed}/{step}", args.rows))
+        tokens, targets, mask = (x.to(device) for x in batch(
+            tokenizer, f"{args.seed}/{step}", args.rows, corpus.FIRST if step < args.first else corpus.LATER))
         learned = targets >= 0
         loss = F.cross_entropy(net.logits(run(tokens, mask)[learned]), targets[learned])
         loss.backward()

@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 import corpus
 
 SIZE = 2048
-SHARES = {**corpus.SHARES, "story": 6, "text": 4}  # somewhat more stories than in training, for their words
+SHARES = {**corpus.FIRST[0], "story": 6, "text": 4}  # somewhat more stories than in training, for their words
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 

@@ -21,12 +21,15 @@ pub enum TokenizerError {
     TooLarge { key: &'static str, found: usize, limit: usize },
     /// A table of strings ends before its last one.
     CutShort { key: &'static str, found: usize, expected: usize },
-    /// Far too many entries of a table collide: no vocabulary made in good faith does.
+    /// Far too many entries of a table collide: no vocabulary made in good faith does. `index` is a token, or the offset
+    /// of a merge.
     Crowded { key: &'static str, index: usize },
     /// The tables need more memory than was given.
     MemoryTooSmall { needed: usize, found: usize },
     /// A word of the text needs more scratch than was given.
     ScratchTooSmall { needed: usize, found: usize },
+    /// The pieces of a text need more room than was given.
+    BufferTooSmall { needed: usize, found: usize },
     /// The text is longer than can be handled at once.
     TextTooLong { found: usize, limit: usize },
     /// The result has more elements than there is room for.
@@ -55,13 +58,16 @@ impl fmt::Display for TokenizerError {
                 write!(f, "{key} ends after {found} of its {expected} entries")
             }
             Crowded { key, index } => {
-                write!(f, "the entries of {key} collide too often (at entry {index}) to be a real vocabulary")
+                write!(f, "the entries of {key} collide too often (at {index}) to be a real vocabulary")
             }
             MemoryTooSmall { needed, found } => {
                 write!(f, "the tokenizer needs {needed} bytes of memory, but was given {found}")
             }
             ScratchTooSmall { needed, found } => {
                 write!(f, "the longest word of the text needs {needed} bytes of scratch, but there are {found}")
+            }
+            BufferTooSmall { needed, found } => {
+                write!(f, "the pieces of the text need {needed} bytes together, but there are {found}")
             }
             TextTooLong { found, limit } => write!(f, "a text of {found} bytes is too long; the limit is {limit}"),
             OutputFull { needed, found } => {

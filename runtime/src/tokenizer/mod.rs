@@ -23,6 +23,7 @@ pub use error::TokenizerError;
 pub use source::TokenKind;
 pub use stream::Utf8Stream;
 
+use crate::chat::Piece;
 use crate::gguf::Gguf;
 use merge::NO_MERGE;
 use pre::PreTokenizer;
@@ -32,6 +33,9 @@ use table::Table;
 
 /// SentencePiece's sign for a space: U+2581.
 const SPACE_SIGN: &[u8] = "▁".as_bytes();
+
+/// Bytes of the longest text: positions in it, written in either notation, are `u32`.
+const LONGEST_TEXT: usize = u32::MAX as usize / 4;
 
 /// Not a token.
 const NONE: u32 = u32::MAX;
@@ -222,6 +226,11 @@ impl<'a> Tokenizer<'a> {
         scratch_for_word(longest)
     }
 
+    /// The most that [`Tokenizer::scratch_for`] says for any vocabulary.
+    pub fn most_scratch_for(text_len: usize) -> usize {
+        scratch_for_word(text_len.saturating_add(1).saturating_mul(3))
+    }
+
     /// Turns a text into tokens, written to the beginning of `out`; returns their number, at most
     /// `text.len() + 3`. When `out` is too small, the error tells how many there are.
     ///
@@ -234,31 +243,63 @@ impl<'a> Tokenizer<'a> {
         scratch: &mut [u8],
         out: &mut [u32],
     ) -> Result<usize, TokenizerError> {
-        let limit = u32::MAX as usize / 4;
-        if text.len() > limit {
-            return Err(TokenizerError::TextTooLong { found: text.len(), limit });
+        if text.len() > LONGEST_TEXT {
+            return Err(TokenizerError::TextTooLong { found: text.len(), limit: LONGEST_TEXT });
         }
         let mut sink = Sink { out, count: 0 };
-        if options.add_special && self.adds_bos() {
-            sink.push(self.bos);
+        self.begin(options, &mut sink);
+        self.encode_text(text, options.parse_special, &mut false, scratch, &mut sink)?;
+        self.end(options, sink)
+    }
+
+    /// Turns a text that comes in pieces into tokens, as [`Self::encode`] does with the whole; control tokens are parsed
+    /// in pieces of structure alone, and do not reach from one piece into the next. `text` holds what stands between
+    /// special tokens: room for all pieces is enough.
+    pub fn encode_pieces<'p>(
+        &self,
+        pieces: impl Iterator<Item = Piece<'p>> + Clone,
+        add_special: bool,
+        text: &mut [u8],
+        scratch: &mut [u8],
+        out: &mut [u32],
+    ) -> Result<usize, TokenizerError> {
+        let options = EncodeOptions { parse_special: false, add_special };
+        let needed = pieces.clone().map(|piece| piece.text.len()).fold(0, usize::saturating_add);
+        if needed > text.len() {
+            return Err(TokenizerError::BufferTooSmall { needed, found: text.len() });
         }
-        let mut at = 0;
-        while at < text.len() {
-            let all = options.parse_special;
-            let special = self.specials.find(text, at, all, |id| self.string(id), |id| self.kind_of(id));
-            let (start, end, id) = special.unwrap_or((text.len(), text.len(), NONE));
-            if start > at {
-                self.encode_piece(&text[at..start], scratch, &mut sink)?;
-            }
-            at = end;
-            if id != NONE {
-                sink.push(id);
-                if self.strips_after(id) {
-                    let spaces = text[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r'));
-                    at += spaces.count();
+        if needed > LONGEST_TEXT {
+            return Err(TokenizerError::TextTooLong { found: needed, limit: LONGEST_TEXT });
+        }
+        let mut sink = Sink { out, count: 0 };
+        self.begin(options, &mut sink);
+        let (mut len, mut strip) = (0, false);
+        for piece in pieces {
+            let (bytes, mut at) = (piece.text.as_bytes(), 0);
+            while at < bytes.len() {
+                let special = if piece.structure { self.find_special(bytes, at, true) } else { None };
+                let (start, end, id) = special.unwrap_or((bytes.len(), bytes.len(), NONE));
+                text[len..len + start - at].copy_from_slice(&bytes[at..start]);
+                len += start - at;
+                at = end;
+                if id != NONE {
+                    self.encode_text(&text[..len], false, &mut strip, scratch, &mut sink)?;
+                    sink.push(id);
+                    (len, strip) = (0, self.strips_after(id));
                 }
             }
         }
+        self.encode_text(&text[..len], false, &mut strip, scratch, &mut sink)?;
+        self.end(options, sink)
+    }
+
+    fn begin(&self, options: EncodeOptions, sink: &mut Sink<'_>) {
+        if options.add_special && self.adds_bos() {
+            sink.push(self.bos);
+        }
+    }
+
+    fn end(&self, options: EncodeOptions, mut sink: Sink<'_>) -> Result<usize, TokenizerError> {
         if options.add_special && self.adds_eos() {
             sink.push(self.eos);
         }
@@ -266,6 +307,37 @@ impl<'a> Tokenizer<'a> {
             return Err(TokenizerError::OutputFull { needed: sink.count, found: sink.out.len() });
         }
         Ok(sink.count)
+    }
+
+    fn find_special(&self, text: &[u8], from: usize, all: bool) -> Option<(usize, usize, u32)> {
+        self.specials.find(text, from, all, |id| self.string(id), |id| self.kind_of(id))
+    }
+
+    /// A text at the beginning or after a special token. `strip` is whether white space before it belongs to that token.
+    fn encode_text(
+        &self,
+        text: &[u8],
+        all: bool,
+        strip: &mut bool,
+        scratch: &mut [u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), TokenizerError> {
+        let mut at = 0;
+        while at < text.len() {
+            if core::mem::take(strip) {
+                at += text[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r')).count();
+            }
+            let (start, end, id) = self.find_special(text, at, all).unwrap_or((text.len(), text.len(), NONE));
+            if start > at {
+                self.encode_piece(&text[at..start], scratch, sink)?;
+            }
+            at = end;
+            if id != NONE {
+                sink.push(id);
+                *strip = self.strips_after(id);
+            }
+        }
+        Ok(())
     }
 
     fn strips_after(&self, id: u32) -> bool {
@@ -328,6 +400,11 @@ impl<'a> Tokenizer<'a> {
         }
     }
 
+    /// The unknown token, unless it has another meaning besides: a text must not become structure.
+    fn substitute(&self) -> u32 {
+        self.unknown().filter(|&id| self.kind_of(id) != TokenKind::Control).unwrap_or(NONE)
+    }
+
     /// What merging has left: a token, or a character that is none.
     fn emit(&self, part: &[u8], sink: &mut Sink<'_>) -> Result<(), TokenizerError> {
         if let Some(id) = self.text_token(part) {
@@ -337,7 +414,7 @@ impl<'a> Tokenizer<'a> {
         match self.scheme {
             Scheme::SentencePiece { bytes, .. } => {
                 for &byte in part {
-                    match [bytes[byte as usize], self.unknown].into_iter().find(|&id| id != NONE) {
+                    match [bytes[byte as usize], self.substitute()].into_iter().find(|&id| id != NONE) {
                         Some(id) => sink.push(id),
                         None => return Err(TokenizerError::NoToken { byte }),
                     }
@@ -347,7 +424,7 @@ impl<'a> Tokenizer<'a> {
                 let mut at = 0;
                 while at < part.len() {
                     let end = at + unicode::char_len(&part[at..]);
-                    let id = self.text_token(&part[at..end]).or(self.unknown());
+                    let id = self.text_token(&part[at..end]).or(Some(self.substitute()).filter(|&id| id != NONE));
                     let byte = bytes::unprintable(&part[at..end]).unwrap_or(part[at]);
                     sink.push(id.ok_or(TokenizerError::NoToken { byte })?);
                     at = end;

@@ -92,6 +92,17 @@ pub enum Kv {
     Q8_0,
 }
 
+impl Kv {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kv::F16 => "f16",
+            Kv::F32 => "f32",
+            Kv::Q8_0 => "q8_0",
+        }
+    }
+}
+
 impl From<Kv> for KvFormat {
     fn from(kv: Kv) -> KvFormat {
         match kv {
@@ -143,7 +154,9 @@ pub struct PlanArgs {
 
 /// `drupe bench`
 #[derive(Args)]
-#[command(after_help = "Example:\n  drupe bench llama3.2-1b:q4_0 -p 256 -n 64\n\n\
+#[command(after_help = "Examples:\n  drupe bench llama3.2-1b:q4_0 -p 256 -n 64\n  \
+                        drupe bench model.gguf --memory 500M\n  \
+                        drupe bench model.gguf --sweep 25%..120% --plot sweep.svg\n\n\
                         A shape is run with random weights made in memory: no download is needed.")]
 pub struct BenchArgs {
     /// A GGUF file, or a shape such as llama3.2-1b:q4_0
@@ -157,9 +170,18 @@ pub struct BenchArgs {
     /// Tokens in the context before generating, not counted in its time
     #[arg(long, default_value_t = 0)]
     pub depth: u32,
-    /// Repetitions
+    /// Repetitions, after one that is not counted
     #[arg(long, default_value_t = 3)]
     pub runs: u32,
+    /// Drop the file from the page cache first
+    #[arg(long)]
+    pub cold: bool,
+    /// Run under several hard memory limits, e.g. 25%..120% of the file, or 400M..1G
+    #[arg(long, value_name = "RANGE", conflicts_with = "memory")]
+    pub sweep: Option<String>,
+    /// Draw the sweep as SVG
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    pub plot: Option<PathBuf>,
     #[command(flatten)]
     pub how: ModelArgs,
     /// Print JSON
@@ -202,28 +224,28 @@ pub struct LogitsArgs {
 #[derive(Args, Clone)]
 pub struct SampleArgs {
     /// 0 always takes the likeliest token; 1 follows the model's own probabilities
-    #[arg(long, default_value_t = 0.7, value_name = "T")]
+    #[arg(long, default_value_t = 0.7, value_name = "T", allow_negative_numbers = true)]
     pub temp: f32,
     /// Choose among this many of the likeliest; 0 for all [default: 40]
     #[arg(long, value_name = "K")]
     pub top_k: Option<u32>,
     /// Choose among the likeliest that together have this probability [default: 0.95]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Choose among tokens at least this fraction as likely as the likeliest [default: 0.05]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// Choose among the most typical tokens of this probability together [default: 1]
-    #[arg(long, value_name = "P", hide_short_help = true)]
+    #[arg(long, value_name = "P", hide_short_help = true, allow_negative_numbers = true)]
     pub typical_p: Option<f32>,
     /// Makes recent tokens less likely, above 1 [default: 1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
     /// Subtracted for each recent use of a token [default: 0]
-    #[arg(long, value_name = "X", hide_short_help = true)]
+    #[arg(long, value_name = "X", hide_short_help = true, allow_negative_numbers = true)]
     pub frequency_penalty: Option<f32>,
     /// Subtracted once for a token used recently [default: 0]
-    #[arg(long, value_name = "X", hide_short_help = true)]
+    #[arg(long, value_name = "X", hide_short_help = true, allow_negative_numbers = true)]
     pub presence_penalty: Option<f32>,
     /// The same seed gives the same answer
     #[arg(long, default_value_t = 0)]

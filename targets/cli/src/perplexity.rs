@@ -118,7 +118,8 @@ mod tests {
     fn losses() {
         assert!((surprise(&[0.0; 8], 3) - 8f64.ln()).abs() < 1e-12);
         let mut loss = Loss::default();
-        [1.0, 3.0].map(|l| loss.add(l));
+        loss.add(1.0);
+        loss.add(3.0);
         let (perplexity, error) = loss.perplexity();
         assert!((perplexity - 2f64.exp()).abs() < 1e-9 && (error - 2f64.exp()).abs() < 1e-9);
     }

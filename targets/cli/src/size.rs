@@ -10,7 +10,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
-        _ => return Err(format!("unknown unit {unit:?}; write bytes, or K, M or G")),
+        _ => return Err(format!("unknown unit {unit:?}; write e.g. 400M or 1.5G")),
     };
     let number: f64 = number.parse().map_err(|_| "not a number; write e.g. 400M or 1.5G".to_string())?;
     let bytes = number * (1u64 << shift) as f64;
