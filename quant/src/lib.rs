@@ -13,6 +13,8 @@ pub mod kernels;
 pub mod oracle;
 pub mod scalar;
 pub mod share;
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -1,6 +1,6 @@
 //! The block formats, unpacked into vectors of int8. Their bytes are drawn in [`crate::format`].
 
-use super::cpu::Bytes32;
+use super::cpu::{Bytes32, four, two};
 use super::float::scale_at;
 use crate::oracle::IQ4_VALUES;
 use core::arch::aarch64::*;
@@ -67,7 +67,7 @@ unsafe fn nibbles(v: uint8x16_t) -> [uint8x16_t; 2] {
 #[inline(always)]
 unsafe fn signed(v: [uint8x16_t; 2]) -> Bytes32 {
     // SAFETY: baseline NEON.
-    unsafe { v.map(|v| vreinterpretq_s8_u8(v)) }
+    unsafe { two!(|I| vreinterpretq_s8_u8(v[I])) }
 }
 
 /// Nibbles looked up in the table of the IQ4 formats.
@@ -76,7 +76,7 @@ unsafe fn lookup(v: [uint8x16_t; 2]) -> Bytes32 {
     // SAFETY: sixteen bytes of table, indices below 16.
     unsafe {
         let table = vld1q_s8(IQ4_VALUES.as_ptr());
-        v.map(|v| vqtbl1q_s8(table, v))
+        two!(|I| vqtbl1q_s8(table, v[I]))
     }
 }
 
@@ -135,7 +135,7 @@ unsafe fn two_bits(qs: *const u8, j: usize) -> [uint8x16_t; 2] {
     // SAFETY: the caller gives 64 readable bytes, j < 8.
     unsafe {
         let (at, shift) = (32 * (j / 4), vdupq_n_s8(-2 * (j % 4) as i8));
-        [0, 16].map(|i| vandq_u8(vshlq_u8(load(qs.add(at + i)), shift), vdupq_n_u8(3)))
+        two!(|I| vandq_u8(vshlq_u8(load(qs.add(at + 16 * I)), shift), vdupq_n_u8(3)))
     }
 }
 
@@ -143,7 +143,7 @@ unsafe fn two_bits(qs: *const u8, j: usize) -> [uint8x16_t; 2] {
 #[inline(always)]
 unsafe fn paired_nibbles(qs: *const u8, j: usize) -> [uint8x16_t; 2] {
     // SAFETY: the caller gives 128 readable bytes, j < 8.
-    unsafe { [0, 16].map(|i| nibbles(load(qs.add(32 * (j / 2) + i)))[j % 2]) }
+    unsafe { two!(|I| nibbles(load(qs.add(32 * (j / 2) + 16 * I)))[j % 2]) }
 }
 
 /// Bit `j` of 32 bytes at `bits`, as 1 << `to`.
@@ -152,7 +152,7 @@ unsafe fn bit_plane(bits: *const u8, j: usize, to: i8) -> [uint8x16_t; 2] {
     // SAFETY: the caller gives 32 readable bytes, j < 8.
     unsafe {
         let shift = vdupq_n_s8(to - j as i8);
-        [0, 16].map(|i| vandq_u8(vshlq_u8(load(bits.add(i)), shift), vdupq_n_u8(1 << to)))
+        two!(|I| vandq_u8(vshlq_u8(load(bits.add(16 * I)), shift), vdupq_n_u8(1 << to)))
     }
 }
 
@@ -163,7 +163,8 @@ unsafe fn scales_and_mins(p: *const u8) -> [u64; 2] {
     const LOW4: u32 = 0x0f0f_0f0f;
     const HIGH2: u32 = 0x3030_3030;
     // SAFETY: the caller gives 12 readable bytes.
-    let [a, b, c] = unsafe { [0, 4, 8].map(|i| u32::from_le(p.add(i).cast::<u32>().read_unaligned())) };
+    let word = |i| unsafe { u32::from_le(p.add(i).cast::<u32>().read_unaligned()) };
+    let (a, b, c) = (word(0), word(4), word(8));
     let scales = (c & LOW4) | ((a >> 2) & HIGH2);
     let mins = ((c >> 4) & LOW4) | ((b >> 2) & HIGH2);
     [u64::from(a & LOW6) | u64::from(scales) << 32, u64::from(b & LOW6) | u64::from(mins) << 32]
@@ -270,7 +271,7 @@ block256!(Q5K, 176, sub: 32, narrow: false false, offset: 0, mins: true, |b, j| 
 block256!(Q6K, 210, sub: 16, narrow: false true, offset: 32, mins: false, |b, j| {
     let (half, lane) = (j / 4, j % 4);
     let ql = b.add(64 * half + 32 * (lane % 2));
-    let low = [0, 16].map(|i| nibbles(load(ql.add(i)))[lane / 2]);
+    let low = two!(|I| nibbles(load(ql.add(16 * I)))[lane / 2]);
     let high = two_bits(b.add(128), j);
     signed([vorrq_u8(low[0], vshlq_n_u8::<4>(high[0])), vorrq_u8(low[1], vshlq_n_u8::<4>(high[1]))])
 }, plain(b.add(208), vreinterpretq_s8_u8(load(b.add(192)))));

@@ -9,6 +9,26 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
+/// An array made element by element, `$i` being a constant in each. (`core::array::map` is not reliably inlined.)
+macro_rules! four {
+    (|$i:ident| $e:expr) => {
+        [four!(@ $i 0 $e), four!(@ $i 1 $e), four!(@ $i 2 $e), four!(@ $i 3 $e)]
+    };
+    (@ $i:ident $n:literal $e:expr) => {{
+        const $i: usize = $n;
+        $e
+    }};
+}
+
+/// The same for two.
+macro_rules! two {
+    (|$i:ident| $e:expr) => {
+        [four!(@ $i 0 $e), four!(@ $i 1 $e)]
+    };
+}
+
+pub(super) use {four, two};
+
 /// 32 int8: elements 0 to 15 and 16 to 31.
 pub(super) type Bytes32 = [int8x16_t; 2];
 
@@ -60,20 +80,48 @@ unsafe fn join_narrow(p: [int16x8_t; 4]) -> int32x4_t {
 #[derive(Clone, Copy)]
 pub(super) struct Neon;
 
+/// The widening multiplies of int8, low or high halves, with or without a sum to add to. By `asm!` because the compiler
+/// takes `smull` of nibbles apart once it sees that they cannot be negative.
+macro_rules! widening {
+    ($name:ident, $text:literal) => {
+        #[inline(always)]
+        unsafe fn $name(sum: int16x8_t, q: int8x16_t, a: int8x16_t) -> int16x8_t {
+            let mut sum = sum;
+            // SAFETY: baseline NEON; only registers are touched.
+            unsafe {
+                asm!($text, s = inout(vreg) sum, q = in(vreg) q, a = in(vreg) a,
+                    options(pure, nomem, nostack, preserves_flags));
+            }
+            sum
+        }
+    };
+}
+
+widening!(smlal, "smlal {s:v}.8h, {q:v}.8b, {a:v}.8b");
+widening!(smlal2, "smlal2 {s:v}.8h, {q:v}.16b, {a:v}.16b");
+
+#[inline(always)]
+unsafe fn smull(q: int8x16_t, a: int8x16_t) -> int16x8_t {
+    let sum;
+    // SAFETY: baseline NEON; only registers are touched.
+    unsafe {
+        asm!("smull {s:v}.8h, {q:v}.8b, {a:v}.8b", s = lateout(vreg) sum, q = in(vreg) q, a = in(vreg) a,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
 /// Products of 16 elements, added in pairs in i16: |q · a| ≤ 128 · 127, so two fit.
 #[inline(always)]
 unsafe fn products_16(q: int8x16_t, a: int8x16_t) -> int16x8_t {
     // SAFETY: baseline NEON.
-    unsafe { vmlal_high_s8(vmull_s8(vget_low_s8(q), vget_low_s8(a)), q, a) }
+    unsafe { smlal2(smull(q, a), q, a) }
 }
 
 #[inline(always)]
 unsafe fn products_32(q: Bytes32, a: Bytes32) -> int16x8_t {
     // SAFETY: baseline NEON.
-    unsafe {
-        let first = products_16(q[0], a[0]);
-        vmlal_high_s8(vmlal_s8(first, vget_low_s8(q[1]), vget_low_s8(a[1])), q[1], a[1])
-    }
+    unsafe { smlal2(smlal(products_16(q[0], a[0]), q[1], a[1]), q[1], a[1]) }
 }
 
 impl Cpu for Neon {
@@ -86,13 +134,9 @@ impl Cpu for Neon {
         // SAFETY: baseline NEON.
         unsafe {
             if NARROW {
-                join_narrow([0, 1, 2, 3].map(|i| products_32(q[i], a[i])))
+                join_narrow(four!(|I| products_32(q[I], a[I])))
             } else {
-                join(
-                    [0, 1, 2, 3].map(|i| {
-                        vpadalq_s16(vpaddlq_s16(products_16(q[i][0], a[i][0])), products_16(q[i][1], a[i][1]))
-                    }),
-                )
+                join(four!(|I| vpadalq_s16(vpaddlq_s16(products_16(q[I][0], a[I][0])), products_16(q[I][1], a[I][1]))))
             }
         }
     }
@@ -101,8 +145,8 @@ impl Cpu for Neon {
     unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
         // SAFETY: baseline NEON.
         unsafe {
-            let p = [0, 1, 2, 3].map(|i| products_16(q[i], a[i]));
-            if NARROW { join_narrow(p) } else { join(p.map(|p| vpaddlq_s16(p))) }
+            let p = four!(|I| products_16(q[I], a[I]));
+            if NARROW { join_narrow(p) } else { join(four!(|I| vpaddlq_s16(p[I]))) }
         }
     }
 
@@ -126,8 +170,8 @@ impl Cpu for Neon {
     unsafe fn tile_32<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [int32x4_t; 4] {
         // SAFETY: the caller gives a panel of 128 bytes.
         unsafe {
-            let rows = [0, 1, 2, 3].map(|r| [vld1q_s8(panel.add(32 * r)), vld1q_s8(panel.add(32 * r + 16))]);
-            a.map(|a| Self::dots_32::<NARROW>(rows, [a; 4]))
+            let rows = four!(|R| [vld1q_s8(panel.add(32 * R)), vld1q_s8(panel.add(32 * R + 16))]);
+            four!(|T| Self::dots_32::<NARROW>(rows, [a[T]; 4]))
         }
     }
 
@@ -135,9 +179,9 @@ impl Cpu for Neon {
     unsafe fn tile_16<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [[int32x4_t; 4]; 2] {
         // SAFETY: the caller gives a panel of 128 bytes.
         unsafe {
-            [0, 1].map(|h| {
-                let rows = [0, 1, 2, 3].map(|r| vld1q_s8(panel.add(32 * r + 16 * h)));
-                a.map(|a| Self::dots_16::<NARROW>(rows, [a[h]; 4]))
+            two!(|H| {
+                let rows = four!(|R| vld1q_s8(panel.add(32 * R + 16 * H)));
+                four!(|T| Self::dots_16::<NARROW>(rows, [a[T][H]; 4]))
             })
         }
     }
@@ -184,10 +228,11 @@ unsafe fn sdot_lane<const LANE: usize>(sum: int32x4_t, q: int8x16_t, a: int8x16_
 unsafe fn transpose_words(rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
     // SAFETY: baseline NEON.
     unsafe {
-        let r = rows.map(|r| vreinterpretq_s32_s8(r));
+        let r = four!(|R| vreinterpretq_s32_s8(rows[R]));
         let (a, b) = (vzip1q_s32(r[0], r[2]), vzip2q_s32(r[0], r[2]));
         let (c, d) = (vzip1q_s32(r[1], r[3]), vzip2q_s32(r[1], r[3]));
-        [vzip1q_s32(a, c), vzip2q_s32(a, c), vzip1q_s32(b, d), vzip2q_s32(b, d)].map(|w| vreinterpretq_s8_s32(w))
+        let w = [vzip1q_s32(a, c), vzip2q_s32(a, c), vzip1q_s32(b, d), vzip2q_s32(b, d)];
+        four!(|W| vreinterpretq_s8_s32(w[W]))
     }
 }
 
@@ -221,13 +266,13 @@ impl Cpu for DotProd {
     #[inline(always)]
     unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t {
         // SAFETY: as for sdot.
-        unsafe { join([0, 1, 2, 3].map(|i| sdot(sdot(vdupq_n_s32(0), q[i][0], a[i][0]), q[i][1], a[i][1]))) }
+        unsafe { join(four!(|I| sdot(sdot(vdupq_n_s32(0), q[I][0], a[I][0]), q[I][1], a[I][1]))) }
     }
 
     #[inline(always)]
     unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
         // SAFETY: as for sdot.
-        unsafe { join([0, 1, 2, 3].map(|i| sdot(vdupq_n_s32(0), q[i], a[i]))) }
+        unsafe { join(four!(|I| sdot(vdupq_n_s32(0), q[I], a[I]))) }
     }
 
     #[inline(always)]
@@ -235,7 +280,7 @@ impl Cpu for DotProd {
         // SAFETY: the caller gives 128 writable bytes.
         unsafe {
             for h in 0..2 {
-                let w = transpose_words(rows.map(|r| r[h]));
+                let w = transpose_words(four!(|R| rows[R][h]));
                 vst1q_s8_x4(panel.add(64 * h), int8x16x4_t(w[0], w[1], w[2], w[3]));
             }
         }
@@ -250,15 +295,15 @@ impl Cpu for DotProd {
     unsafe fn tile_32<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [int32x4_t; 4] {
         // SAFETY: as for sdot_tile.
         unsafe {
-            let first = sdot_tile([vdupq_n_s32(0); 4], panel, a.map(|a| a[0]));
-            sdot_tile(first, panel.add(64), a.map(|a| a[1]))
+            let first = sdot_tile([vdupq_n_s32(0); 4], panel, four!(|T| a[T][0]));
+            sdot_tile(first, panel.add(64), four!(|T| a[T][1]))
         }
     }
 
     #[inline(always)]
     unsafe fn tile_16<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [[int32x4_t; 4]; 2] {
         // SAFETY: as for sdot_tile.
-        unsafe { [0, 1].map(|h| sdot_tile([vdupq_n_s32(0); 4], panel.add(64 * h), a.map(|a| a[h]))) }
+        unsafe { two!(|H| sdot_tile([vdupq_n_s32(0); 4], panel.add(64 * H), four!(|T| a[T][H]))) }
     }
 }
 
@@ -355,7 +400,7 @@ impl Cpu for I8mm {
     #[inline(always)]
     unsafe fn arrange(a: [Bytes32; 4]) -> [[Bytes32; 2]; 2] {
         // SAFETY: baseline NEON.
-        unsafe { [0, 1].map(|h| [zip_halves(a[0][h], a[1][h]), zip_halves(a[2][h], a[3][h])]) }
+        unsafe { two!(|H| [zip_halves(a[0][H], a[1][H]), zip_halves(a[2][H], a[3][H])]) }
     }
 
     #[inline(always)]
@@ -370,6 +415,6 @@ impl Cpu for I8mm {
     #[inline(always)]
     unsafe fn tile_16<const NARROW: bool>(panel: *const i8, a: &[[Bytes32; 2]; 2]) -> [[int32x4_t; 4]; 2] {
         // SAFETY: as for smmla_tile.
-        unsafe { [0, 1].map(|h| by_token(smmla_tile([[vdupq_n_s32(0); 2]; 2], panel.add(64 * h), a[h]))) }
+        unsafe { two!(|H| by_token(smmla_tile([[vdupq_n_s32(0); 2]; 2], panel.add(64 * H), a[H]))) }
     }
 }

@@ -6,7 +6,7 @@
 //! and dropped.
 
 use super::blocks::{Block32, Block256};
-use super::cpu::{Bytes32, Cpu};
+use super::cpu::{Bytes32, Cpu, four, two};
 use super::float::scale_at;
 use crate::act::Acts;
 use crate::share::OutTile;
@@ -114,7 +114,7 @@ unsafe fn by_lane(x: float32x4_t, lanes: float32x4_t) -> [float32x4_t; 4] {
 #[inline(always)]
 unsafe fn centred(q: Bytes32, offset: i32) -> Bytes32 {
     // SAFETY: baseline NEON.
-    unsafe { q.map(|q| vsubq_s8(q, vdupq_n_s8(offset as i8))) }
+    unsafe { two!(|I| vsubq_s8(q[I], vdupq_n_s8(offset as i8))) }
 }
 
 /// Rows × tokens of the tile, for the formats of 32 elements. `scratch` is [`SCRATCH`] bytes aligned to 64.
@@ -131,12 +131,17 @@ pub(super) unsafe fn gemm_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &mu
             for first in (0..blocks).step_by(CHUNK / 32) {
                 let n = (blocks - first).min(CHUNK / 32);
                 for g in 0..C::GROUPS {
-                    let from = [0, 1, 2, 3].map(|r| row(4 * g + r).add(first * B::BYTES));
+                    let from = four!(|R| row(4 * g + R).add(first * B::BYTES));
                     pack_32::<C, B>(panel, g, from, n);
                 }
                 let mut sums = Sums { out: &mut *out, first_row, add: first > 0 };
                 for t in (0..tokens).step_by(4) {
-                    multiply_32::<C, B>(panel, acts, t, first, n, &mut sums);
+                    match (B::NARROW_PANEL, B::M.is_some()) {
+                        (true, false) => multiply_32::<C, true, false>(panel, acts, t, first, n, &mut sums),
+                        (true, true) => multiply_32::<C, true, true>(panel, acts, t, first, n, &mut sums),
+                        (false, false) => multiply_32::<C, false, false>(panel, acts, t, first, n, &mut sums),
+                        (false, true) => multiply_32::<C, false, true>(panel, acts, t, first, n, &mut sums),
+                    }
                 }
             }
         }
@@ -150,8 +155,8 @@ unsafe fn pack_32<C: Cpu, B: Block32>(panel: &mut Panel32, g: usize, rows: [*con
     unsafe {
         for b in 0..n {
             let at = b * C::GROUPS + g;
-            let blocks = rows.map(|r| r.add(b * B::BYTES));
-            C::pack(blocks.map(|p| centred(B::q(p), B::OFFSET)), panel.q.as_mut_ptr().add(128 * at));
+            let blocks = four!(|R| rows[R].add(b * B::BYTES));
+            C::pack(four!(|R| centred(B::q(blocks[R]), B::OFFSET)), panel.q.as_mut_ptr().add(128 * at));
             for (r, p) in blocks.into_iter().enumerate() {
                 panel.d[4 * at + r] = scale_at(p);
                 if let Some(m) = B::M {
@@ -162,9 +167,9 @@ unsafe fn pack_32<C: Cpu, B: Block32>(panel: &mut Panel32, g: usize, rows: [*con
     }
 }
 
-/// The panel by four tokens.
-#[inline(always)]
-unsafe fn multiply_32<C: Cpu, B: Block32>(
+/// The panel by four tokens. `M`: whether rows have an offset to be added.
+#[inline(never)]
+unsafe fn multiply_32<C: Cpu, const NARROW: bool, const M: bool>(
     panel: &Panel32,
     acts: &Acts,
     t: usize,
@@ -172,23 +177,23 @@ unsafe fn multiply_32<C: Cpu, B: Block32>(
     n: usize,
     out: &mut Sums,
 ) {
-    let token = [0, 1, 2, 3].map(|i| (t + i).min(acts.tokens - 1));
+    let token = four!(|I| (t + I).min(acts.tokens - 1));
     // SAFETY: the panel holds `n` blocks, the tokens' records `first + n`.
     unsafe {
-        let qs = token.map(|t| acts.qs(t).as_ptr().add(32 * first));
-        let scales = token.map(|t| acts.scales(t).as_ptr().add(first));
-        let a_sums = token.map(|t| acts.sums(t).as_ptr().add(2 * first));
+        let qs = four!(|T| acts.qs(token[T]).as_ptr().add(32 * first));
+        let scales = four!(|T| acts.scales(token[T]).as_ptr().add(first));
+        let a_sums = four!(|T| acts.sums(token[T]).as_ptr().add(2 * first));
         let mut sums = [[vdupq_n_f32(0.0); 4]; 4];
         let (mut q, mut d, mut m) = (panel.q.as_ptr(), panel.d.as_ptr(), panel.m.as_ptr());
         for b in 0..n {
-            let a = C::arrange(qs.map(|p| load32(p.add(32 * b))));
-            let d_a = gather(scales.map(|p| p.add(b)));
-            let m_a = B::M.map(|_| {
+            let a = C::arrange(four!(|T| load32(qs[T].add(32 * b))));
+            let d_a = gather(four!(|T| scales[T].add(b)));
+            let m_a = M.then(|| {
                 let of = |i: usize| (i32::from(*a_sums[i].add(2 * b)) + i32::from(*a_sums[i].add(2 * b + 1))) as f32;
                 vmulq_f32(d_a, vld1q_f32([of(0), of(1), of(2), of(3)].as_ptr()))
             });
-            for sums in sums.iter_mut().take(C::GROUPS) {
-                let dots = if B::NARROW_PANEL { C::tile_32::<true>(q, &a) } else { C::tile_32::<false>(q, &a) };
+            let mut group = |sums: &mut [float32x4_t; 4]| {
+                let dots = C::tile_32::<NARROW>(q, &a);
                 let weights = by_lane(vld1q_f32(d), d_a);
                 for i in 0..4 {
                     sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(dots[i]), weights[i]);
@@ -201,6 +206,12 @@ unsafe fn multiply_32<C: Cpu, B: Block32>(
                     sums[3] = vfmaq_laneq_f32::<3>(sums[3], m, m_a);
                 }
                 (q, d, m) = (q.add(128), d.add(4), m.add(4));
+            };
+            group(&mut sums[0]);
+            group(&mut sums[1]);
+            if C::GROUPS == 4 {
+                group(&mut sums[2]);
+                group(&mut sums[3]);
             }
         }
         for (g, sums) in sums.iter().enumerate().take(C::GROUPS) {
@@ -226,12 +237,18 @@ pub(super) unsafe fn gemm_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out: &
             for first in (0..blocks).step_by(CHUNK / 256) {
                 let n = (blocks - first).min(CHUNK / 256);
                 for g in 0..C::GROUPS {
-                    let from = [0, 1, 2, 3].map(|r| row(4 * g + r).add(first * B::BYTES));
+                    let from = four!(|R| row(4 * g + R).add(first * B::BYTES));
                     pack_256::<C, B>(panel, g, from, n);
                 }
                 let mut sums = Sums { out: &mut *out, first_row, add: first > 0 };
                 for t in (0..tokens).step_by(4) {
-                    multiply_256::<C, B>(panel, acts, t, first, n, &mut sums);
+                    match (B::SUB, B::NARROW_PANEL, B::MINS) {
+                        (32, true, _) => multiply_256::<C, 32, true, true>(panel, acts, t, first, n, &mut sums),
+                        (32, false, true) => multiply_256::<C, 32, false, true>(panel, acts, t, first, n, &mut sums),
+                        (32, false, false) => multiply_256::<C, 32, false, false>(panel, acts, t, first, n, &mut sums),
+                        (_, _, true) => multiply_256::<C, 16, true, true>(panel, acts, t, first, n, &mut sums),
+                        (_, _, false) => multiply_256::<C, 16, true, false>(panel, acts, t, first, n, &mut sums),
+                    }
                 }
             }
         }
@@ -246,10 +263,10 @@ unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*
     // SAFETY: the caller gives `n` blocks in each row; n <= CHUNK / 256 keeps the panel's places inside.
     unsafe {
         for b in 0..n {
-            let blocks = rows.map(|r| r.add(b * B::BYTES));
+            let blocks = four!(|R| rows[R].add(b * B::BYTES));
             for j in 0..8 {
                 let to = panel.q.as_mut_ptr().add(128 * ((8 * b + j) * C::GROUPS + g));
-                C::pack(blocks.map(|p| centred(B::q(p, j), B::OFFSET)), to);
+                C::pack(four!(|R| centred(B::q(blocks[R], j), B::OFFSET)), to);
             }
             for (r, p) in blocks.into_iter().enumerate() {
                 let head = B::head(p);
@@ -268,9 +285,9 @@ unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*
     }
 }
 
-/// The panel by four tokens.
-#[inline(always)]
-unsafe fn multiply_256<C: Cpu, B: Block256>(
+/// The panel by four tokens, for sub-blocks of `SUB`. Every format of 16-element sub-blocks is narrow in a panel.
+#[inline(never)]
+unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS: bool>(
     panel: &Panel256,
     acts: &Acts,
     t: usize,
@@ -278,29 +295,29 @@ unsafe fn multiply_256<C: Cpu, B: Block256>(
     n: usize,
     out: &mut Sums,
 ) {
-    let token = [0, 1, 2, 3].map(|i| (t + i).min(acts.tokens - 1));
-    let subs = 256 / B::SUB;
+    let token = four!(|I| (t + I).min(acts.tokens - 1));
+    let subs = 256 / SUB;
     // SAFETY: the panel holds `n` blocks, the tokens' records `first + n`.
     unsafe {
-        let qs = token.map(|t| acts.qs(t).as_ptr().add(256 * first));
-        let scales = token.map(|t| acts.scales(t).as_ptr().add(first));
-        let a_sums = token.map(|t| acts.sums(t).as_ptr().add(16 * first));
+        let qs = four!(|T| acts.qs(token[T]).as_ptr().add(256 * first));
+        let scales = four!(|T| acts.scales(token[T]).as_ptr().add(first));
+        let a_sums = four!(|T| acts.sums(token[T]).as_ptr().add(16 * first));
         let mut sums = [[vdupq_n_f32(0.0); 4]; 4];
         for b in 0..n {
             let mut isums = [[vdupq_n_s32(0); 4]; 4];
             let mut q = panel.q.as_ptr().add(128 * 8 * b * C::GROUPS);
             let mut scale = panel.scales.as_ptr().add(4 * C::GROUPS * subs * b);
             for j in 0..8 {
-                let a = C::arrange(qs.map(|p| load32(p.add(256 * b + 32 * j))));
-                for isums in isums.iter_mut().take(C::GROUPS) {
-                    if B::SUB == 32 {
-                        let dots = if B::NARROW_PANEL { C::tile_32::<true>(q, &a) } else { C::tile_32::<false>(q, &a) };
+                let a = C::arrange(four!(|T| load32(qs[T].add(256 * b + 32 * j))));
+                let mut group = |isums: &mut [int32x4_t; 4]| {
+                    if SUB == 32 {
+                        let dots = C::tile_32::<NARROW>(q, &a);
                         let s = vld1q_s32(scale);
                         for i in 0..4 {
                             isums[i] = vmlaq_s32(isums[i], dots[i], s);
                         }
                     } else {
-                        let dots = if B::NARROW_PANEL { C::tile_16::<true>(q, &a) } else { C::tile_16::<false>(q, &a) };
+                        let dots = C::tile_16::<NARROW>(q, &a);
                         for (h, dots) in dots.iter().enumerate() {
                             let s = vld1q_s32(scale.add(4 * C::GROUPS * h));
                             for i in 0..4 {
@@ -310,23 +327,29 @@ unsafe fn multiply_256<C: Cpu, B: Block256>(
                     }
                     q = q.add(128);
                     scale = scale.add(4);
+                };
+                group(&mut isums[0]);
+                group(&mut isums[1]);
+                if C::GROUPS == 4 {
+                    group(&mut isums[2]);
+                    group(&mut isums[3]);
                 }
-                if B::SUB == 16 {
+                if SUB == 16 {
                     scale = scale.add(4 * C::GROUPS);
                 }
             }
-            let d_a = gather(scales.map(|p| p.add(b)));
+            let d_a = gather(four!(|T| scales[T].add(b)));
             for g in 0..C::GROUPS {
                 let at = 4 * (b * C::GROUPS + g);
                 let weights = by_lane(vld1q_f32(panel.d.as_ptr().add(at)), d_a);
                 for i in 0..4 {
                     sums[g][i] = vfmaq_f32(sums[g][i], vcvtq_f32_s32(isums[g][i]), weights[i]);
                 }
-                if B::MINS {
+                if MINS {
                     let mins = panel.mins.as_ptr().add(4 * C::GROUPS * subs * b + 4 * g);
                     let weights = by_lane(vld1q_f32(panel.dmin.as_ptr().add(at)), d_a);
                     for i in 0..4 {
-                        let msum = min_sum::<C, B>(mins, a_sums[i].add(16 * b));
+                        let msum = min_sum::<C, SUB>(mins, a_sums[i].add(16 * b));
                         sums[g][i] = vfmsq_f32(sums[g][i], vcvtq_f32_s32(msum), weights[i]);
                     }
                 }
@@ -344,23 +367,20 @@ unsafe fn multiply_256<C: Cpu, B: Block256>(
 
 /// `Σ_s mins[s] · (sum of the activations of sub-block s)` of four rows in lanes.
 #[inline(always)]
-unsafe fn min_sum<C: Cpu, B: Block256>(mins: *const i16, a_sums: *const i16) -> int32x4_t {
+unsafe fn min_sum<C: Cpu, const SUB: usize>(mins: *const i16, a_sums: *const i16) -> int32x4_t {
     // SAFETY: the caller gives a block's minima and its sixteen sums.
     unsafe {
         let (low, high) = (vld1q_s16(a_sums), vld1q_s16(a_sums.add(8)));
-        let mins = |s: usize| vld1_s16(mins.add(4 * C::GROUPS * s));
-        let eight = |sum, s: usize, a: int16x8_t| {
-            let sum = vmlal_laneq_s16::<0>(sum, mins(s), a);
-            let sum = vmlal_laneq_s16::<1>(sum, mins(s + 1), a);
-            let sum = vmlal_laneq_s16::<2>(sum, mins(s + 2), a);
-            let sum = vmlal_laneq_s16::<3>(sum, mins(s + 3), a);
-            let sum = vmlal_laneq_s16::<4>(sum, mins(s + 4), a);
-            let sum = vmlal_laneq_s16::<5>(sum, mins(s + 5), a);
-            let sum = vmlal_laneq_s16::<6>(sum, mins(s + 6), a);
-            vmlal_laneq_s16::<7>(sum, mins(s + 7), a)
-        };
+        macro_rules! eight {
+            ($sum:expr, $first:expr, $a:expr, $($lane:literal)*) => {{
+                let mut sum = $sum;
+                $(sum = vmlal_laneq_s16::<$lane>(sum, vld1_s16(mins.add(4 * C::GROUPS * ($first + $lane))), $a);)*
+                sum
+            }};
+            ($sum:expr, $first:expr, $a:expr) => { eight!($sum, $first, $a, 0 1 2 3 4 5 6 7) };
+        }
         let zero = vdupq_n_s32(0);
         // The sum of 32 activations fits an i16: 32 · 128.
-        if B::SUB == 32 { eight(zero, 0, vpaddq_s16(low, high)) } else { eight(eight(zero, 0, low), 8, high) }
+        if SUB == 32 { eight!(zero, 0, vpaddq_s16(low, high)) } else { eight!(eight!(zero, 0, low), 8, high) }
     }
 }

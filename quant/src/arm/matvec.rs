@@ -1,7 +1,7 @@
 //! One token: a row's blocks are unpacked in registers, four at a time, straight from the file's bytes.
 
 use super::blocks::{Block32, Block256};
-use super::cpu::{Bytes32, Cpu};
+use super::cpu::{Bytes32, Cpu, four};
 use super::float::widen;
 use crate::act::Acts;
 use crate::share::OutTile;
@@ -42,11 +42,16 @@ pub(super) unsafe fn matvec_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &
     }
 }
 
-/// Four f16, `step` bytes apart.
+/// Four f16, `step` bytes apart, the first ones of blocks of that many bytes.
 #[inline(always)]
 unsafe fn four_scales(p: *const u8, step: usize) -> float32x4_t {
-    // SAFETY: the caller gives readable bytes at the four places.
+    // SAFETY: the caller gives readable bytes at the four places; with 18 bytes to a block, the 64 of a load are inside
+    // the four blocks' 72.
     unsafe {
+        if step == 18 {
+            let places = vcreate_u8(u64::from_le_bytes([0, 1, 18, 19, 36, 37, 54, 55]));
+            return widen(vreinterpret_u16_u8(vqtbl4_u8(vld1q_u8_x4(p), places)));
+        }
         let at = |i| p.add(i * step).cast::<u16>();
         let d = vld1_lane_u16::<0>(at(0), vdup_n_u16(0));
         let d = vld1_lane_u16::<2>(at(2), vld1_lane_u16::<1>(at(1), d));
@@ -67,12 +72,12 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
     unsafe {
         let mut sums = [vdupq_n_f32(0.0); R];
         for i in 0..blocks / 4 {
-            let a = [0, 1, 2, 3].map(|k| load32(token.qs.add(128 * i + 32 * k)));
+            let a = four!(|K| load32(token.qs.add(128 * i + 32 * K)));
             let d_a = vld1q_f32(token.scales.add(4 * i));
             let a_sums = vpaddlq_s16(vld1q_s16(token.sums.add(8 * i)));
             for (r, sum) in sums.iter_mut().enumerate() {
                 let p = w.add(r * row_bytes + 4 * i * B::BYTES);
-                let q = [0, 1, 2, 3].map(|k| B::q(p.add(k * B::BYTES)));
+                let q = four!(|K| B::q(p.add(K * B::BYTES)));
                 let m = |at| four_scales(p.add(at), B::BYTES);
                 *sum = add_blocks::<C, B>(*sum, q, a, m(0), B::M.map(m), d_a, a_sums);
             }
@@ -104,7 +109,11 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
                 *sum = add_blocks::<C, B>(*sum, q, a, vld1q_f32(d.as_ptr()), m, d_a, a_sums);
             }
         }
-        sums.map(|s| vaddvq_f32(s))
+        let mut out = [0.0; R];
+        for (out, s) in out.iter_mut().zip(sums) {
+            *out = vaddvq_f32(s);
+        }
+        out
     }
 }
 
@@ -162,8 +171,8 @@ unsafe fn row_256<C: Cpu, B: Block256>(w: *const u8, token: Token, blocks: usize
             let qs = token.qs.add(256 * i);
             let mut isum = vdupq_n_s32(0);
             for half in 0..2 {
-                let a = [0, 1, 2, 3].map(|k| load32(qs.add(128 * half + 32 * k)));
-                let q = [0, 1, 2, 3].map(|k| B::q(p, 4 * half + k));
+                let a = four!(|K| load32(qs.add(128 * half + 32 * K)));
+                let q = four!(|K| B::q(p, 4 * half + K));
                 if B::SUB == 32 {
                     let s = if half == 0 { vget_low_s16(scales[0]) } else { vget_high_s16(scales[0]) };
                     let dots = if B::NARROW { C::dots_32::<true>(q, a) } else { C::dots_32::<false>(q, a) };

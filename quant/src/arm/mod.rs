@@ -18,6 +18,12 @@ use cpu::{Cpu, DotProd, I8mm, Neon};
 /// The instruction sets of this architecture, the fastest first.
 pub(crate) const BEST_FIRST: &[Isa] = &[Isa::I8mm, Isa::DotProd, Isa::Neon];
 
+/// A table that no CPU is given and tests run all the same.
+#[cfg(test)]
+pub(crate) fn test_table() -> Option<(&'static str, &'static Table)> {
+    None
+}
+
 /// The table for `isa`, if this CPU has it.
 pub(crate) fn table(isa: Isa) -> Option<&'static Table> {
     match isa {

@@ -6,8 +6,6 @@ mod dense;
 mod float;
 mod matmul;
 mod simd;
-#[cfg(test)]
-mod tests;
 mod weights;
 
 use crate::kernels::{AttendState, Isa, KvFormat, KvRun, RopeKind, Table, Unary};
@@ -16,6 +14,12 @@ use crate::{ActKind, Acts, Format};
 
 /// The instruction sets of this architecture, the fastest first.
 pub(crate) const BEST_FIRST: &[Isa] = &[Isa::Avx512Vnni, Isa::AvxVnni, Isa::Avx2];
+
+/// A table that no CPU is given and tests run all the same: AVX-VNNI's kernels in AVX-512's encoding.
+#[cfg(test)]
+pub(crate) fn test_table() -> Option<(&'static str, &'static Table)> {
+    cpu::Avx512::detect().map(|_| ("avx-vnni, EVEX", &avx_vnni_evex::TABLE))
+}
 
 /// The table for `isa`, if this CPU has it.
 pub(crate) fn table(isa: Isa) -> Option<&'static Table> {

@@ -21,7 +21,8 @@ pub enum TokenizerError {
     TooLarge { key: &'static str, found: usize, limit: usize },
     /// A table of strings ends before its last one.
     CutShort { key: &'static str, found: usize, expected: usize },
-    /// Far too many entries of a table collide: no vocabulary made in good faith does.
+    /// Far too many entries of a table collide: no vocabulary made in good faith does. `index` is a token, or the offset
+    /// of a merge.
     Crowded { key: &'static str, index: usize },
     /// The tables need more memory than was given.
     MemoryTooSmall { needed: usize, found: usize },
@@ -57,7 +58,7 @@ impl fmt::Display for TokenizerError {
                 write!(f, "{key} ends after {found} of its {expected} entries")
             }
             Crowded { key, index } => {
-                write!(f, "the entries of {key} collide too often (at entry {index}) to be a real vocabulary")
+                write!(f, "the entries of {key} collide too often (at {index}) to be a real vocabulary")
             }
             MemoryTooSmall { needed, found } => {
                 write!(f, "the tokenizer needs {needed} bytes of memory, but was given {found}")

@@ -168,15 +168,24 @@ impl<'a> Tokens<'a> {
         slots: &'a mut [u32],
     ) -> Result<Tokens<'a>, TokenizerError> {
         let strings = vocabulary.tokens;
-        let mut texts = TableMut::new(slots, strings.len());
-        let (mut longest, mut by_words, mut count) = (0, true, 0);
-        let spaced = matches!(kind, Kind::SentencePiece);
-        for (id, (offset, string)) in strings.iter().enumerate() {
+        let (mut longest, mut count) = (0, 0);
+        for (place, (offset, string)) in offsets.iter_mut().zip(strings.iter()) {
             let limit = u32::MAX as usize;
-            offsets[id] =
+            *place =
                 u32::try_from(offset).map_err(|_| TokenizerError::TooLarge { key: TOKENS, found: offset, limit })?;
-            count = id + 1;
             longest = longest.max(string.len());
+            count += 1;
+        }
+        if count < strings.len() {
+            return Err(TokenizerError::CutShort { key: TOKENS, found: count, expected: strings.len() });
+        }
+        let offsets: &'a [u32] = offsets;
+
+        let spaced = matches!(kind, Kind::SentencePiece);
+        let string = |id: usize| offsets.get(id).and_then(|&offset| strings.at(offset as usize)).unwrap_or(&[]);
+        let mut by_words = true;
+        let entries = (0..count).filter_map(|id| {
+            let string = string(id);
             let kind = match vocabulary.types {
                 Some(types) => types.get(id).map_or(TokenKind::Unused, TokenKind::from_id),
                 None if spaced && bytes::byte_token(string).is_some() => TokenKind::Byte,
@@ -184,17 +193,15 @@ impl<'a> Tokens<'a> {
             };
             // User-defined tokens are written plainly, not in the notation for bytes, and are found before any word.
             if !kind.is_text() || string.is_empty() || (!spaced && kind == TokenKind::UserDefined) {
-                continue;
+                return None;
             }
             by_words = by_words && !(spaced && bytes::has_inner_space(string));
-            let same = |other: usize| strings.at(offsets[other] as usize) == Some(string);
-            texts
-                .insert(table::hash(string), id, same)
-                .map_err(|_| TokenizerError::Crowded { key: TOKENS, index: id })?;
-        }
-        if count < strings.len() {
-            return Err(TokenizerError::CutShort { key: TOKENS, found: count, expected: strings.len() });
-        }
+            Some((table::hash(string), id))
+        });
+        let mut texts = TableMut::new(slots, count);
+        texts
+            .insert_all(entries, |old, new| string(old) == string(new))
+            .map_err(|index| TokenizerError::Crowded { key: TOKENS, index })?;
         Ok(Tokens { offsets, texts: texts.finish(), longest, by_words })
     }
 }
@@ -216,28 +223,46 @@ fn byte_tokens(vocabulary: &Vocabulary<'_>, offsets: &[u32], table: &mut [u32]) 
 /// The table of merges and the length of the longest. A merge without a space between two parts never applies.
 fn merge_table<'a>(merges: StringArray<'a>, slots: &'a mut [u32]) -> Result<(table::Table<'a>, usize), TokenizerError> {
     let limit = u32::MAX as usize - 1;
-    let mut pairs = TableMut::new(slots, merges.span().min(limit));
-    let (mut longest, mut count) = (0, 0);
-    for (index, (offset, merge)) in merges.iter().enumerate() {
-        count = index + 1;
+    let (mut longest, mut count, mut end) = (0, 0, 0);
+    let entries = merges.iter().filter_map(|(offset, merge)| {
+        count += 1;
         longest = longest.max(merge.len());
-        let Some(space) = merge.iter().skip(1).position(|&byte| byte == b' ') else { continue };
-        let (left, right) = (&merge[..space + 1], &merge[space + 2..]);
-        if right.is_empty() {
-            continue;
-        }
-        if offset >= limit {
-            return Err(TokenizerError::TooLarge { key: MERGES, found: offset, limit });
-        }
-        let hash = table::hash_pair(table::hash(left), table::hash(right));
-        pairs
-            .insert(hash, offset, |other| merges.at(other) == Some(merge))
-            .map_err(|_| TokenizerError::Crowded { key: MERGES, index })?;
+        end = offset;
+        let (left, right) = split_merge(merge)?;
+        Some((table::hash_pair(table::hash(left), table::hash(right)), offset))
+    });
+    let mut pairs = TableMut::new(slots, merges.span().min(limit));
+    let added = pairs
+        .insert_all(entries.take_while(|&(_, offset)| offset < limit), |old, new| merges.at(old) == merges.at(new));
+    added.map_err(|offset| TokenizerError::Crowded { key: MERGES, index: offset })?;
+    if end >= limit {
+        return Err(TokenizerError::TooLarge { key: MERGES, found: end, limit });
     }
     if count < merges.len() {
         return Err(TokenizerError::CutShort { key: MERGES, found: count, expected: merges.len() });
     }
     Ok((pairs.finish(), longest))
+}
+
+/// The two parts of a merge: cut at the first space after its first byte.
+#[inline]
+fn split_merge(merge: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = merge.get(1..)?;
+    let mut at = 0;
+    // Eight bytes at once: subtracting one from each byte borrows, first of all, in those that were a space.
+    for &chunk in rest.as_chunks().0 {
+        const ONES: u64 = u64::from_le_bytes([1; 8]);
+        let differs = u64::from_le_bytes(chunk) ^ (b' ' as u64 * ONES);
+        let spaces = differs.wrapping_sub(ONES) & !differs & (0x80 * ONES);
+        if spaces != 0 {
+            at += spaces.trailing_zeros() as usize / 8;
+            break;
+        }
+        at += 8;
+    }
+    at += rest.get(at..)?.iter().position(|&byte| byte == b' ')?;
+    let (left, right) = (merge.get(..at + 1)?, rest.get(at + 1..)?);
+    if right.is_empty() { None } else { Some((left, right)) }
 }
 
 /// Whether a model's name says that it is a Phi-3, whose special tokens take the white space after them.

@@ -25,7 +25,7 @@ pub(crate) struct Table<'m> {
 }
 
 /// The table cannot take the entry: it is full, or too many entries fell on the same place.
-pub(crate) struct Crowded;
+struct Crowded;
 
 impl<'m> TableMut<'m> {
     /// An empty table for values below `values`, at most `u32::MAX`.
@@ -36,7 +36,7 @@ impl<'m> TableMut<'m> {
 
     /// Adds `value` unless an entry for which `same` holds is there.
     #[inline]
-    pub(crate) fn insert(&mut self, hash: u64, value: usize, same: impl Fn(usize) -> bool) -> Result<(), Crowded> {
+    fn insert(&mut self, hash: u64, value: usize, same: impl Fn(usize) -> bool) -> Result<(), Crowded> {
         let (tag, mask) = (tag(hash, self.value_bits), mask(self.value_bits));
         let mut at = first(hash, self.slots.len());
         for _ in 0..LONGEST_RUN {
@@ -51,6 +51,33 @@ impl<'m> TableMut<'m> {
             at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         }
         Err(Crowded)
+    }
+
+    /// Adds all entries, given by hash and value, unless one is there for which `same(old, new)` holds. The error is the
+    /// value that could not be added.
+    pub(crate) fn insert_all(
+        &mut self,
+        mut entries: impl Iterator<Item = (u64, usize)>,
+        same: impl Fn(usize, usize) -> bool,
+    ) -> Result<(), usize> {
+        let mut batch = [(0, 0); 32];
+        loop {
+            let mut len = 0;
+            for (place, entry) in batch.iter_mut().zip(&mut entries) {
+                *place = entry;
+                len += 1;
+            }
+            if len == 0 {
+                return Ok(());
+            }
+            // A large table lies outside the nearest caches. Reading the places of a batch together lets these reads
+            // overlap, where each insertion alone would wait for its own.
+            let places = batch[..len].iter().filter_map(|&(hash, _)| self.slots.get(first(hash, self.slots.len())));
+            core::hint::black_box(places.fold(0, |all, slot| all ^ slot));
+            for &(hash, value) in &batch[..len] {
+                self.insert(hash, value, |old| same(old, value)).map_err(|Crowded| value)?;
+            }
+        }
     }
 
     /// Done filling.
@@ -110,26 +137,61 @@ fn mix(h: u64) -> u64 {
 /// Hash of a string.
 #[inline]
 pub(crate) fn hash(text: &[u8]) -> u64 {
-    let mut h = text.len() as u64;
-    let (chunks, rest) = text.as_chunks::<8>();
-    for &chunk in chunks {
-        h = mix(h ^ u64::from_le_bytes(chunk));
-    }
-    let tail = match *rest {
-        [] => 0,
-        [a] => a as u64,
-        [a, b] => u16::from_le_bytes([a, b]) as u64,
-        [a, b, c] => u32::from_le_bytes([a, b, c, 0]) as u64,
-        [a, b, c, d, ref more @ ..] => {
-            let high = more.iter().rev().fold(0, |high, &byte| high << 8 | byte as u64);
-            u32::from_le_bytes([a, b, c, d]) as u64 | high << 32
+    let len = text.len() as u64;
+    // The ends are read as words that may overlap, so that few branches depend on the length.
+    if let (Some(&first), Some(&last)) = (text.first_chunk(), text.last_chunk()) {
+        let mut h = mix(len ^ u64::from_le_bytes(first));
+        if len > 16 {
+            for &middle in text[8..].as_chunks().0 {
+                h = mix(h ^ u64::from_le_bytes(middle));
+            }
         }
-    };
-    mix(mix(h ^ tail))
+        mix(mix(h ^ u64::from_le_bytes(last)))
+    } else if let (Some(&first), Some(&last)) = (text.first_chunk(), text.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(first), u32::from_le_bytes(last));
+        mix(mix(len ^ first as u64 ^ (last as u64) << 32))
+    } else {
+        let byte = |i: usize| text.get(i).copied().unwrap_or(0);
+        mix(mix(len << 32 ^ u32::from_le_bytes([byte(0), byte(1), byte(2), 0]) as u64))
+    }
 }
 
 /// Hash of an ordered pair, from the hashes of its parts.
 #[inline]
 pub(crate) fn hash_pair(left: u64, right: u64) -> u64 {
     mix(mix(left) ^ right)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::HashSet;
+    use std::vec::Vec;
+
+    #[test]
+    fn what_was_put_in_is_found_once() {
+        let words: Vec<Vec<u8>> = (0..20_000_u32)
+            .map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes().repeat(6)[..1 + i as usize % 23].to_vec())
+            .collect();
+        let mut slots = std::vec![0; slots_for(words.len())];
+        let mut table = TableMut::new(&mut slots, words.len());
+        let entries = words.iter().enumerate().map(|(i, word)| (hash(word), i));
+        assert_eq!(table.insert_all(entries, |old, new| words[old] == words[new]), Ok(()));
+        let table = table.finish();
+        for (i, word) in words.iter().enumerate() {
+            let found = table.find(hash(word), |j| words[j] == *word).unwrap();
+            assert!(found <= i && words[found] == *word);
+            assert_eq!(table.find(hash(word) ^ 1 << 50, |j| words[j] == *word), None);
+        }
+        let distinct: HashSet<_> = words.iter().collect();
+        assert_eq!(table.slots.iter().filter(|&&slot| slot != 0).count(), distinct.len());
+    }
+
+    #[test]
+    fn entries_that_all_collide_are_refused() {
+        let mut slots = std::vec![0; slots_for(10_000)];
+        let mut table = TableMut::new(&mut slots, 10_000);
+        assert_eq!(table.insert_all((0..10_000).map(|i| (7, i)), |_, _| false), Err(LONGEST_RUN));
+    }
 }

@@ -152,6 +152,7 @@ int main(int argc, char **argv) {
     printf("ok: %lu calls:", calls);
     for (i = 0; i < 17; i++) if (counts[i]) printf(" %ld:%lu", -(long)i, counts[i]);
     printf("\n");
+    check(d[1], "cancel", drupe_on_cancel(d[1], NULL, NULL));
     drupe_close(d[0]);
     if (drupe_feed(d[0], &workers, 1) != DRUPE_E_INVALID) return 1;
     free(saved);

@@ -92,6 +92,17 @@ pub enum Kv {
     Q8_0,
 }
 
+impl Kv {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kv::F16 => "f16",
+            Kv::F32 => "f32",
+            Kv::Q8_0 => "q8_0",
+        }
+    }
+}
+
 impl From<Kv> for KvFormat {
     fn from(kv: Kv) -> KvFormat {
         match kv {
@@ -143,7 +154,9 @@ pub struct PlanArgs {
 
 /// `drupe bench`
 #[derive(Args)]
-#[command(after_help = "Example:\n  drupe bench llama3.2-1b:q4_0 -p 256 -n 64\n\n\
+#[command(after_help = "Examples:\n  drupe bench llama3.2-1b:q4_0 -p 256 -n 64\n  \
+                        drupe bench model.gguf --memory 500M\n  \
+                        drupe bench model.gguf --sweep 25%..120% --plot sweep.svg\n\n\
                         A shape is run with random weights made in memory: no download is needed.")]
 pub struct BenchArgs {
     /// A GGUF file, or a shape such as llama3.2-1b:q4_0
@@ -157,9 +170,18 @@ pub struct BenchArgs {
     /// Tokens in the context before generating, not counted in its time
     #[arg(long, default_value_t = 0)]
     pub depth: u32,
-    /// Repetitions
+    /// Repetitions, after one that is not counted
     #[arg(long, default_value_t = 3)]
     pub runs: u32,
+    /// Drop the file from the page cache first
+    #[arg(long)]
+    pub cold: bool,
+    /// Run under several hard memory limits, e.g. 25%..120% of the file, or 400M..1G
+    #[arg(long, value_name = "RANGE", conflicts_with = "memory")]
+    pub sweep: Option<String>,
+    /// Draw the sweep as SVG
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    pub plot: Option<PathBuf>,
     #[command(flatten)]
     pub how: ModelArgs,
     /// Print JSON

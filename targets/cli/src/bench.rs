@@ -4,8 +4,9 @@ use crate::args::BenchArgs;
 use crate::engine::{Loaded, Opened, Setup};
 use crate::fail::{Done, failed, usage};
 use crate::measure::{Latency, median, read_bandwidth};
-use crate::{size, term};
+use crate::{bench_limit, size, term};
 use drupe_host::limit::Limit;
+use drupe_host::map::ModelFile;
 use drupe_host::usage::{Clock, Usage, cpu_name};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -26,7 +27,18 @@ pub fn run(args: &BenchArgs) -> Done {
     if args.prompt == 0 || args.runs == 0 {
         return Err(usage("-p and --runs must be at least 1"));
     }
+    // A limit that the kernel enforces is set around a whole process: another one of this program.
+    let inside = std::env::var_os(bench_limit::INSIDE).is_some();
+    if !inside && (args.sweep.is_some() || args.how.memory.is_some()) {
+        return bench_limit::run(args);
+    }
+    if args.plot.is_some() {
+        return Err(usage("--plot draws a --sweep: give both"));
+    }
     let setup = Setup::new(&args.how)?;
+    if args.cold || inside {
+        chill(&args.model)?;
+    }
     let opened = Opened::open(Some(&args.model))?;
     let ctx = [args.prompt, args.depth, args.tokens].iter().try_fold(1u32, |sum, n| sum.checked_add(*n));
     let ctx = ctx.ok_or_else(|| usage("-p, --depth and -n are too many tokens together"))?;
@@ -35,11 +47,20 @@ pub fn run(args: &BenchArgs) -> Done {
     let mut loaded = Loaded::new(opened, &setup, &how, ctx, 1)?;
     let measured = measure(args, &mut loaded)?;
     let used = Usage::now().since(&before);
-    // After the peak was read: this takes memory of its own.
+    // After the peak was read: this takes memory of its own. Inside a limit whoever set it does it.
     let least = Limit::of_this_process().bytes / 8;
-    let bandwidth = read_bandwidth(&loaded.team, (256 << 20).min(least as usize));
+    let bandwidth = if inside { f64::NAN } else { read_bandwidth(&loaded.team, (256 << 20).min(least as usize)) };
     let document = report(args, &loaded, &measured, &used, bandwidth);
-    if args.json { term::line(&document.to_string()) } else { term::bytes(table(&document, &measured).as_bytes()) }
+    if args.json { term::line(&document.to_string()) } else { term::bytes(table(&document).as_bytes()) }
+}
+
+/// Drops the model's files from the page cache, so that the run starts cold and pays for every page itself.
+fn chill(model: &str) -> Done {
+    let Ok(file) = ModelFile::open(model) else { return Ok(()) };
+    for (i, part) in file.parts().iter().enumerate() {
+        file.release(i, 0..part.bytes().len()).map_err(|e| failed(format!("{model}: dropping cached pages: {e}")))?;
+    }
+    Ok(())
 }
 
 fn measure(args: &BenchArgs, loaded: &mut Loaded) -> Done<Measured> {
@@ -124,6 +145,10 @@ fn report(args: &BenchArgs, loaded: &Loaded, m: &Measured, used: &Usage, bandwid
         "steady": steady,
         "ttft_ms": median(&m.first_token),
         "load_ms": loaded.took.as_secs_f64() * 1e3,
+        "cold": args.cold || std::env::var_os(bench_limit::INSIDE).is_some(),
+        "streamed": loaded.streamed.as_ref().map(|s| json!({
+            "resident_bytes": s.resident_bytes, "per_token_bytes": s.streamed_bytes, "buffers_bytes": s.total_bytes,
+        })),
         "latency_ms": { "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "max": latency.max },
         "memory": {
             "plan_bytes": loaded.plan.total(),
@@ -145,7 +170,8 @@ fn report(args: &BenchArgs, loaded: &Loaded, m: &Measured, used: &Usage, bandwid
     })
 }
 
-fn table(d: &Value, m: &Measured) -> String {
+/// The document for people.
+pub fn table(d: &Value) -> String {
     let number = |v: &Value| v.as_f64().unwrap_or(0.0);
     let bytes = |v: &Value| v.as_u64().map_or("unknown".into(), size::show);
     let count = |v: &Value| v.as_u64().map_or("unknown".into(), |n| n.to_string());
@@ -186,6 +212,20 @@ fn table(d: &Value, m: &Measured) -> String {
             bytes(&memory["plan_bytes"])
         ),
     );
+    if let Some(peak) = memory["group_peak_bytes"].as_u64() {
+        row("peak of the group", format!("{} by the kernel's accounting, file pages included", size::show(peak)));
+    }
+    if d["streamed"].is_object() {
+        let streamed = &d["streamed"];
+        row(
+            "weights",
+            format!(
+                "{} resident, {} streamed per token",
+                bytes(&streamed["resident_bytes"]),
+                bytes(&streamed["per_token_bytes"])
+            ),
+        );
+    }
     row("page faults", format!("{} minor, {} major", count(&d["faults"]["minor"]), count(&d["faults"]["major"])));
     row("read from storage", bytes(&d["storage_read_bytes"]));
     row("limit", format!("{} ({})", bytes(&d["limit"]["bytes"]), text(&d["limit"]["kind"])));
@@ -206,8 +246,11 @@ fn table(d: &Value, m: &Measured) -> String {
         ),
     );
     if d["steady"] == false {
-        let runs = |v: &[f64]| v.iter().map(|x| format!("{x:.1}")).collect::<Vec<_>>().join(" ");
-        let (prefill, decode) = (runs(&m.prefill_tok_s), runs(&m.decode_tok_s));
+        let runs = |v: &Value| {
+            let runs = v["tok_s_runs"].as_array().into_iter().flatten().filter_map(Value::as_f64);
+            runs.map(|x| format!("{x:.1}")).collect::<Vec<_>>().join(" ")
+        };
+        let (prefill, decode) = (runs(&d["prefill"]), runs(&d["decode"]));
         out += &format!("\nnot steady: runs differ by more than 5% (prefill {prefill}; decode {decode} tok/s)\n");
     }
     out

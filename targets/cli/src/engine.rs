@@ -15,6 +15,13 @@ use drupe_host::synth::Synth;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
 use std::time::{Duration, Instant};
 
+/// Weights in memory are aligned as in a file.
+#[repr(C, align(64))]
+struct Aligned<B: ?Sized>(B);
+
+/// The model in the box: see `targets/model/MODEL_CARD.md`.
+static BUILT_IN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../model/home.gguf"));
+
 /// Context without `--ctx`, if the model was trained on as much.
 const DEFAULT_CTX: u32 = 4096;
 
@@ -49,10 +56,12 @@ impl Opened {
     }
 
     fn with(model: Option<&str>, make: impl Fn(&Spec) -> Done<&'static mut [u8]>) -> Done<Opened> {
-        let Some(name) = model else {
-            return Err(usage("no model given: name a GGUF file, or a shape such as llama3.2-1b:q4_0"));
-        };
         let mut start = Instant::now();
+        let Some(name) = model else {
+            let parts: &'static [&'static [u8]] = Vec::leak(vec![&BUILT_IN.0]);
+            let gguf = Gguf::parse_parts(parts).map_err(|e| failed(format!("the built-in model: {e}")))?;
+            return Ok(Opened { name: "built-in".into(), shape: None, file: None, parts, gguf, took: start.elapsed() });
+        };
         let (mut shape, mut mapped) = (None, None);
         let parts: Vec<&'static [u8]> = match ModelFile::open(name) {
             Ok(file) => {

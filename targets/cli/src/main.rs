@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod bench_limit;
 mod chat;
 mod dialogue;
 mod engine;
@@ -15,6 +16,7 @@ mod logits;
 mod measure;
 mod perplexity;
 mod plan;
+mod plot;
 mod quantize;
 mod run;
 mod size;

@@ -3,6 +3,7 @@
 //! done to files before they are run: smaller formats ([`quantize`]), synthetic models ([`synth`]).
 #![deny(unsafe_code)]
 
+pub mod cage;
 pub mod gguf_write;
 pub mod limit;
 pub mod map;

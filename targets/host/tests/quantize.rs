@@ -39,7 +39,9 @@ fn every_mix_holds_what_the_oracle_makes() {
         let input = source(folder.path(), shape);
         let before = std::fs::read(&input).unwrap();
         let from = Gguf::parse(&before).unwrap();
-        for mix in MIXES {
+        // From f32 every mix, from the others a few: what differs is only how weights are read.
+        let mixes = MIXES.iter().filter(|m| shape.ends_with("f32") || ["f32", "q8_0", "q4_k_m"].contains(&m.name));
+        for mix in mixes {
             let output = folder.path().join("out.gguf");
             let report = run(&input, &output, mix.name).unwrap_or_else(|e| panic!("{shape} {}: {e}", mix.name));
             let after = std::fs::read(&output).unwrap();

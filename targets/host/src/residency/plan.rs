@@ -6,7 +6,8 @@ use std::fmt;
 /// Bytes to which direct reads are aligned: the largest block that storage commonly has.
 pub(crate) const ALIGN: u64 = 4096;
 
-/// Tensors up to this size are always resident (norms, biases): streaming them would cost a read each.
+/// Tensors up to this size, or a quarter of a piece if that is less, are always resident (norms, biases): streaming
+/// them would cost a read each.
 const TINY: u64 = 32 << 10;
 
 /// What a reader thread and the tables cost beside the buffers, rounded up.
@@ -254,7 +255,7 @@ fn cut(visits: &[Visit], piece: u64) -> Vec<Cut> {
         *visits += u32::from(v.access == Access::Whole);
         let class = match () {
             () if *visits == 0 => Class::Never,
-            () if t.bytes() <= TINY => Class::Tiny,
+            () if t.bytes() <= TINY.min(piece / 4) => Class::Tiny,
             () if *visits > 1 => Class::Often,
             () if t.bytes() < piece / 4 => Class::Short,
             () => Class::Rest,
@@ -403,7 +404,8 @@ mod tests {
         let (a, b) = (tensor(0, 1000, 1024), tensor(2_000_000, 1000, 1024));
         let whole = |tensor| Visit { tensor, access: Access::Whole };
         let plan = ResidencyPlan::new(&[whole(a), whole(b), whole(b)], 2_500_000).unwrap();
-        let kept = |offset| plan.pieces.iter().filter(|p| p.offset >= offset).filter(|p| p.place != Place::Streamed);
+        let kept =
+            |offset| plan.pieces.iter().filter(move |p| p.offset >= offset).filter(|p| p.place != Place::Streamed);
         assert_eq!(kept(2_000_000).map(|p| p.bytes).sum::<u64>(), b.bytes());
         // One row longer than a piece.
         let long = TensorRef { offset: 0, rows: 3, cols: 1 << 20, format_id: 0, part: 0 };

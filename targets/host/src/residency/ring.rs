@@ -62,6 +62,8 @@ pub struct Figures {
     pub bytes: u64,
     /// Reads done.
     pub reads: u64,
+    /// Times that reading ahead had to start over somewhere else, because a pass asked out of order or was cut short.
+    pub restarts: u64,
     /// Time during which at least one read was under way.
     pub reading: Duration,
     /// Time that the forward pass waited for a piece.
@@ -141,10 +143,10 @@ impl Ring {
     /// Makes sure that the first piece of a pass is the next to come, and that reading goes on.
     pub(crate) fn rewind(&self) {
         let mut s = self.shared.lock();
-        // Steps of resident pieces that are in memory are passed over, as the readers do.
-        if let Some(first) = self.shared.needed_from(&s, 0)
-            && (s.halted || s.coming() != Some(first))
-        {
+        // Pieces that are in memory already are passed over; one that is on its way there is not.
+        let order = &self.shared.order;
+        let first = order.iter().position(|p| !s.had[*p as usize] || s.on_its_way(*p, order).is_some());
+        if let Some(first) = first.filter(|first| s.halted || s.coming() != Some(*first)) {
             self.shared.restart(&mut s, first);
         }
     }
@@ -159,6 +161,9 @@ impl Ring {
     pub(crate) fn take(&self, piece: u32, from: usize) -> Read {
         let all = &*self.shared;
         let mut s = all.lock();
+        if !s.halted && s.coming().is_some_and(|step| all.order[step] == piece) {
+            return all.receive(s).1;
+        }
         let Some(number) = s.on_its_way(piece, &all.order) else {
             let after = (from..all.order.len()).chain(0..from.min(all.order.len()));
             let step = after.into_iter().find(|i| all.order[*i] == piece).unwrap_or(0);
@@ -240,6 +245,7 @@ impl Shared {
                 other => other,
             };
         }
+        s.figures.restarts += u64::from(!s.halted);
         s.generation = s.generation.wrapping_add(1);
         s.taken = s.begun;
         s.next = Some(step);

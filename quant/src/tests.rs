@@ -2,10 +2,13 @@
 
 extern crate std;
 
-use super::cpu;
 use crate::act::{ActKind, Acts};
+#[cfg(target_arch = "aarch64")]
+use crate::arm as arch;
 use crate::kernels::{Isa, Kernels, KvFormat, RopeKind, Unary};
 use crate::share::Tiles;
+#[cfg(target_arch = "x86_64")]
+use crate::x86 as arch;
 use crate::{Format, oracle};
 use half::f16;
 use std::vec::Vec;
@@ -43,15 +46,13 @@ impl Random {
 /// The tables that this CPU can run, with their names.
 fn tables() -> Vec<(&'static str, Kernels)> {
     let mut all = Vec::new();
-    for isa in [Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni] {
-        match Kernels::with(isa) {
+    for isa in arch::BEST_FIRST {
+        match Kernels::with(*isa) {
             Ok(kernels) => all.push((isa.name(), kernels)),
             Err(missing) => println!("skipped: {missing}"),
         }
     }
-    if cpu::Avx512::detect().is_some() {
-        all.push(("avx-vnni, EVEX", Kernels::of(&super::avx_vnni_evex::TABLE)));
-    }
+    all.extend(arch::test_table().map(|(name, table)| (name, Kernels::of(table))));
     all
 }
 

