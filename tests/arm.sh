@@ -54,6 +54,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 [ $# -gt 0 ] || set -- --workspace
 for cpu in ${CPUS:-cortex-a72 cortex-a76 max}; do
     echo "== $cpu" >&2
-    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L $sysroot -cpu $cpu" \
+    # The library path keeps a C library of the system's own for arm64 out: mixed with this loader, it hangs.
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L $sysroot -E LD_LIBRARY_PATH=$sysroot/lib -cpu $cpu" \
         $cargo test --target $target --lib --bins --tests "$@"
 done

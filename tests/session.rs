@@ -91,7 +91,7 @@ fn a_stopped_prefill_goes_on_as_if_nothing_had_happened() {
             let mut engine = Engine { team: &Solo, weights: &mut weights, cancelled: &cancelled };
             assert_eq!(session.feed(&mut engine, &text).err(), Some(FeedError::Cancelled));
             let done = session.position() as usize;
-            assert!(done < text.len() && done % 8 == 0, "{done}");
+            assert!(done < text.len() && done.is_multiple_of(8), "{done}");
             feed(&mut session, &bytes, &Solo, &text[done..])
         });
         assert_eq!(whole, stopped, "stopped after {asked} questions");

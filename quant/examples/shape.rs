@@ -1,12 +1,11 @@
-//! Runs every matrix product of one shape, to count instructions under an emulator:
+//! Runs the matrix products of one shape, to count instructions under an emulator:
 //!
 //! ```text
-//! shape ISA FORMAT TOKENS TIMES
+//! shape ISA FORMAT TOKENS TIMES LAYER…
 //! ```
-//! The shape is `arm-100m`: 8 layers, 1024 wide, 3072 feed-forward, 16 heads of 64, 8 KV heads, 8192 words in a
-//! Q6_K output matrix. `FORMAT` is Q4_0, Q8_0 or Q4_K_M (Q6_K for the value and down matrices of layers 0, 3, 6, 7).
-//! With one token the output matrix is multiplied too. The difference of two runs with TIMES apart is the cost of
-//! that many passes.
+//! The shape is `arm-100m`: layers 0 to 7, 1024 wide, 3072 feed-forward, 16 heads of 64, 8 KV heads; "layer" 8 is the
+//! output matrix, 8192 words in Q6_K. `FORMAT` is Q4_0, Q8_0 or Q4_K_M (Q6_K for the value and down matrices of
+//! layers 0, 3, 6, 7). The difference of two runs with TIMES apart is the cost of that many passes.
 
 use drupe_quant::{ActKind, Acts, Format, Isa, Kernels, Tiles};
 
@@ -25,7 +24,8 @@ fn bytes(lines: &mut [Line]) -> &mut [u8] {
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let [_, isa, format, tokens, times] = args.as_slice() else { panic!("shape ISA FORMAT TOKENS TIMES") };
+    let [_, isa, format, tokens, times, layers @ ..] = args.as_slice() else { panic!("shape ISA FORMAT TOKENS TIMES LAYER…") };
+    let layers = layers.iter().map(|l| l.parse::<usize>().unwrap());
     let kernels = Kernels::with(Isa::from_name(isa).expect("an instruction set's name")).expect("on this CPU");
     let (tokens, times): (usize, usize) = (tokens.parse().unwrap(), times.parse().unwrap());
     let (plain, better) = match format.as_str() {
@@ -35,14 +35,15 @@ fn main() {
         other => panic!("{other}: not Q4_0, Q8_0 or Q4_K_M"),
     };
     let mut products = Vec::new();
-    for layer in 0..8 {
+    for layer in layers {
+        if layer == 8 {
+            products.push((Format::Q6_K, 8192, 1024));
+            continue;
+        }
         let mixed = if [0, 3, 6, 7].contains(&layer) { better } else { plain };
         let shapes = [(plain, 1024, 1024), (plain, 512, 1024), (mixed, 512, 1024), (plain, 1024, 1024)];
         products.extend(shapes);
         products.extend([(plain, 3072, 1024), (plain, 3072, 1024), (mixed, 1024, 3072)]);
-    }
-    if tokens == 1 {
-        products.push((Format::Q6_K, 8192, 1024));
     }
     // One matrix's worth of bytes serves all.
     let most = products.iter().map(|(f, rows, cols)| rows * f.row_bytes(*cols).unwrap()).max().unwrap();

@@ -123,7 +123,8 @@ fn f16_places(format: Format) -> Vec<usize> {
 
 #[test]
 fn hostile_values_give_finite_blocks() {
-    let cases: [(&str, fn(usize) -> f32); 16] = [
+    type Case = (&'static str, fn(usize) -> f32);
+    let cases: [Case; 16] = [
         ("zero", |_| 0.0),
         ("minus zero", |_| -0.0),
         ("one", |_| 1.0),

@@ -80,20 +80,48 @@ unsafe fn join_narrow(p: [int16x8_t; 4]) -> int32x4_t {
 #[derive(Clone, Copy)]
 pub(super) struct Neon;
 
+/// The widening multiplies of int8, low or high halves, with or without a sum to add to. By `asm!` because the compiler
+/// takes `smull` of nibbles apart once it sees that they cannot be negative.
+macro_rules! widening {
+    ($name:ident, $text:literal) => {
+        #[inline(always)]
+        unsafe fn $name(sum: int16x8_t, q: int8x16_t, a: int8x16_t) -> int16x8_t {
+            let mut sum = sum;
+            // SAFETY: baseline NEON; only registers are touched.
+            unsafe {
+                asm!($text, s = inout(vreg) sum, q = in(vreg) q, a = in(vreg) a,
+                    options(pure, nomem, nostack, preserves_flags));
+            }
+            sum
+        }
+    };
+}
+
+widening!(smlal, "smlal {s:v}.8h, {q:v}.8b, {a:v}.8b");
+widening!(smlal2, "smlal2 {s:v}.8h, {q:v}.16b, {a:v}.16b");
+
+#[inline(always)]
+unsafe fn smull(q: int8x16_t, a: int8x16_t) -> int16x8_t {
+    let sum;
+    // SAFETY: baseline NEON; only registers are touched.
+    unsafe {
+        asm!("smull {s:v}.8h, {q:v}.8b, {a:v}.8b", s = lateout(vreg) sum, q = in(vreg) q, a = in(vreg) a,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
 /// Products of 16 elements, added in pairs in i16: |q · a| ≤ 128 · 127, so two fit.
 #[inline(always)]
 unsafe fn products_16(q: int8x16_t, a: int8x16_t) -> int16x8_t {
     // SAFETY: baseline NEON.
-    unsafe { vmlal_high_s8(vmull_s8(vget_low_s8(q), vget_low_s8(a)), q, a) }
+    unsafe { smlal2(smull(q, a), q, a) }
 }
 
 #[inline(always)]
 unsafe fn products_32(q: Bytes32, a: Bytes32) -> int16x8_t {
     // SAFETY: baseline NEON.
-    unsafe {
-        let first = products_16(q[0], a[0]);
-        vmlal_high_s8(vmlal_s8(first, vget_low_s8(q[1]), vget_low_s8(a[1])), q[1], a[1])
-    }
+    unsafe { smlal2(smlal(products_16(q[0], a[0]), q[1], a[1]), q[1], a[1]) }
 }
 
 impl Cpu for Neon {

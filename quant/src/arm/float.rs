@@ -355,7 +355,7 @@ pub(super) fn quantize_act(kind: ActKind, x: &[f32], record: &mut [u8]) {
     {
         let max = largest(x);
         *d = max / 127.0;
-        let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+        let inverse = crate::scalar::inverse_scale(max);
         for ((x, q), s) in x.chunks_exact(16).zip(q.chunks_exact_mut(16)).zip(s) {
             // SAFETY: sixteen of each.
             unsafe {
@@ -382,7 +382,7 @@ pub(super) fn store_kv(format: KvFormat, x: &[f32], out: &mut [u8]) {
         KvFormat::Q8_0 => {
             for (x, o) in x.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<34>().0) {
                 let max = largest(x);
-                let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+                let inverse = crate::scalar::inverse_scale(max);
                 // SAFETY: thirty-two floats; two bytes and thirty-two.
                 unsafe {
                     let d = vreinterpret_u16_f16(vcvt_f16_f32(vdupq_n_f32(max / 127.0)));

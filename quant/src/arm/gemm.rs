@@ -192,7 +192,7 @@ unsafe fn multiply_32<C: Cpu, const NARROW: bool, const M: bool>(
                 let of = |i: usize| (i32::from(*a_sums[i].add(2 * b)) + i32::from(*a_sums[i].add(2 * b + 1))) as f32;
                 vmulq_f32(d_a, vld1q_f32([of(0), of(1), of(2), of(3)].as_ptr()))
             });
-            for sums in sums.iter_mut().take(C::GROUPS) {
+            let mut group = |sums: &mut [float32x4_t; 4]| {
                 let dots = C::tile_32::<NARROW>(q, &a);
                 let weights = by_lane(vld1q_f32(d), d_a);
                 for i in 0..4 {
@@ -206,6 +206,12 @@ unsafe fn multiply_32<C: Cpu, const NARROW: bool, const M: bool>(
                     sums[3] = vfmaq_laneq_f32::<3>(sums[3], m, m_a);
                 }
                 (q, d, m) = (q.add(128), d.add(4), m.add(4));
+            };
+            group(&mut sums[0]);
+            group(&mut sums[1]);
+            if C::GROUPS == 4 {
+                group(&mut sums[2]);
+                group(&mut sums[3]);
             }
         }
         for (g, sums) in sums.iter().enumerate().take(C::GROUPS) {
@@ -303,7 +309,7 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
             let mut scale = panel.scales.as_ptr().add(4 * C::GROUPS * subs * b);
             for j in 0..8 {
                 let a = C::arrange(four!(|T| load32(qs[T].add(256 * b + 32 * j))));
-                for isums in isums.iter_mut().take(C::GROUPS) {
+                let mut group = |isums: &mut [int32x4_t; 4]| {
                     if SUB == 32 {
                         let dots = C::tile_32::<NARROW>(q, &a);
                         let s = vld1q_s32(scale);
@@ -321,6 +327,12 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
                     }
                     q = q.add(128);
                     scale = scale.add(4);
+                };
+                group(&mut isums[0]);
+                group(&mut isums[1]);
+                if C::GROUPS == 4 {
+                    group(&mut isums[2]);
+                    group(&mut isums[3]);
                 }
                 if SUB == 16 {
                     scale = scale.add(4 * C::GROUPS);

@@ -42,11 +42,16 @@ pub(super) unsafe fn matvec_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &
     }
 }
 
-/// Four f16, `step` bytes apart.
+/// Four f16, `step` bytes apart, the first ones of blocks of that many bytes.
 #[inline(always)]
 unsafe fn four_scales(p: *const u8, step: usize) -> float32x4_t {
-    // SAFETY: the caller gives readable bytes at the four places.
+    // SAFETY: the caller gives readable bytes at the four places; with 18 bytes to a block, the 64 of a load are inside
+    // the four blocks' 72.
     unsafe {
+        if step == 18 {
+            let places = vcreate_u8(u64::from_le_bytes([0, 1, 18, 19, 36, 37, 54, 55]));
+            return widen(vreinterpret_u16_u8(vqtbl4_u8(vld1q_u8_x4(p), places)));
+        }
         let at = |i| p.add(i * step).cast::<u16>();
         let d = vld1_lane_u16::<0>(at(0), vdup_n_u16(0));
         let d = vld1_lane_u16::<2>(at(2), vld1_lane_u16::<1>(at(1), d));

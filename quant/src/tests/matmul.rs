@@ -149,13 +149,17 @@ fn every_format_equals_the_oracle() {
                 for tokens in [1, 2, 3, 4, 5, 8] {
                     for fill in [Fill::Random, Fill::Integers, Fill::Extreme] {
                         seed += 1;
+                        // Arm mostly runs under an emulator: a part of the shapes, another for each format.
+                        if cfg!(target_arch = "aarch64") && !(seed + format as u64).is_multiple_of(9) {
+                            continue;
+                        }
                         let blocks =
                             if format.block_len() == 1 { 1 + (7 * seed as usize) % 70 } else { 1 + seed as usize % 5 };
                         check(name, kernels, format, (rows, blocks, tokens), fill, seed);
                     }
                 }
             }
-            for tokens in [127, 128, 129, 260] {
+            for tokens in if cfg!(target_arch = "aarch64") { vec![30] } else { vec![127, 128, 129, 260] } {
                 check(
                     name,
                     kernels,

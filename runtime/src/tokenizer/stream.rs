@@ -49,11 +49,10 @@ impl Utf8Stream {
                 Ok(text) => return emit(text),
                 Err(error) => bytes.split_at(error.valid_up_to()),
             };
-            if let Ok(text) = core::str::from_utf8(valid) {
-                if !text.is_empty() {
+            if let Ok(text) = core::str::from_utf8(valid)
+                && !text.is_empty() {
                     emit(text);
                 }
-            }
             match core::str::from_utf8(rest).err().and_then(|error| error.error_len()) {
                 Some(bad) => {
                     emit("\u{FFFD}");

@@ -53,12 +53,14 @@ pub struct Message {
     len: usize,
 }
 
-impl Message {
+impl Default for Message {
     /// No text.
-    pub const fn new() -> Message {
+    fn default() -> Message {
         Message { text: [0; 256], len: 0 }
     }
+}
 
+impl Message {
     /// Says `what`.
     pub fn set(&mut self, what: &dyn fmt::Display) {
         self.len = 0;
@@ -98,7 +100,7 @@ pub type Done<T> = Result<T, Failure>;
 
 /// An error with this code that says `what`.
 pub fn fail(code: Code, what: &dyn fmt::Display) -> Failure {
-    let mut message = Message::new();
+    let mut message = Message::default();
     message.set(what);
     Failure { code, message }
 }

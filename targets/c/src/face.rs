@@ -113,7 +113,7 @@ impl Face {
             .map_err(|e| fail(Code::Internal, &e))?;
         Ok(Face {
             magic: Face::MAGIC,
-            message: Message::new(),
+            message: Message::default(),
             fed: 0,
             model,
             session,

@@ -8,8 +8,8 @@ use drupe_core::Team as _;
 use drupe_host::map::ModelFile;
 use drupe_host::team::{Cores, ThreadTeam};
 
-/// `drupe_file`.
-pub struct File(ModelFile);
+/// `drupe_file`: keeps the file mapped.
+pub struct File(#[expect(dead_code, reason = "held for its drop")] ModelFile);
 
 /// `drupe_threads`.
 pub struct Threads(ThreadTeam);

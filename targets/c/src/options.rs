@@ -32,9 +32,8 @@ pub struct Options {
     pub message_size: usize,
 }
 
-impl Options {
-    /// The defaults.
-    pub fn new() -> Options {
+impl Default for Options {
+    fn default() -> Options {
         let config = Config::new(2048);
         Options {
             struct_size: size_of::<Options>() as u32,
@@ -49,7 +48,9 @@ impl Options {
             message_size: 0,
         }
     }
+}
 
+impl Options {
     /// Whether the handle shall have no tokenizer.
     pub fn tokens_only(&self) -> bool {
         self.flags & 1 != 0
@@ -91,9 +92,8 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-impl Sampling {
-    /// The defaults: greedy.
-    pub fn new() -> Sampling {
+impl Default for Sampling {
+    fn default() -> Sampling {
         let c = SamplerConfig::default();
         Sampling {
             struct_size: size_of::<Sampling>() as u32,
@@ -109,7 +109,9 @@ impl Sampling {
             seed: c.seed,
         }
     }
+}
 
+impl Sampling {
     /// As the core wants it.
     pub fn config(&self) -> Done<SamplerConfig<'static>> {
         let most = crate::face::PENALTY_LAST_N;

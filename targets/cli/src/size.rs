@@ -21,8 +21,8 @@ pub fn parse(text: &str) -> Result<u64, String> {
 pub fn show(bytes: u64) -> String {
     let (unit, shift) = match bytes {
         0..1024 => return format!("{bytes} B"),
-        0..0x10_0000 => ("KiB", 10),
-        0..0x4000_0000 => ("MiB", 20),
+        1024..0x10_0000 => ("KiB", 10),
+        0x10_0000..0x4000_0000 => ("MiB", 20),
         _ => ("GiB", 30),
     };
     format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64)

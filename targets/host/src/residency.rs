@@ -199,7 +199,7 @@ impl Residency {
     /// Reads bytes by themselves, at least a row.
     fn alone(&mut self, part: u32, offset: u64, row: u64, want: u64) -> Result<Found, i32> {
         let most = self.scratch.len() as u64 - 2 * plan::ALIGN;
-        let n = if row == 0 { 0 } else { want.min(FEW.max(row)).min(most) / row * row };
+        let n = want.min(FEW.max(row)).min(most).checked_div(row).map_or(0, |rows| rows * row);
         if n == 0 {
             return Err(libc::E2BIG);
         }
