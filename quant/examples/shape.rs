@@ -24,7 +24,9 @@ fn bytes(lines: &mut [Line]) -> &mut [u8] {
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let [_, isa, format, tokens, times, layers @ ..] = args.as_slice() else { panic!("shape ISA FORMAT TOKENS TIMES LAYER…") };
+    let [_, isa, format, tokens, times, layers @ ..] = args.as_slice() else {
+        panic!("shape ISA FORMAT TOKENS TIMES LAYER…")
+    };
     let layers = layers.iter().map(|l| l.parse::<usize>().unwrap());
     let kernels = Kernels::with(Isa::from_name(isa).expect("an instruction set's name")).expect("on this CPU");
     let (tokens, times): (usize, usize) = (tokens.parse().unwrap(), times.parse().unwrap());

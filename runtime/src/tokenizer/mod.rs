@@ -375,10 +375,11 @@ impl<'a> Tokenizer<'a> {
         word.write(written);
         let written: &[u8] = written;
         if let Scheme::ByteLevel { pre, .. } = self.scheme
-            && let Some(id) = Some(()).filter(|_| pre.whole_words).and_then(|_| self.text_token(written)) {
-                sink.push(id);
-                return Ok(());
-            }
+            && let Some(id) = Some(()).filter(|_| pre.whole_words).and_then(|_| self.text_token(written))
+        {
+            sink.push(id);
+            return Ok(());
+        }
         let work = bytemuck::pod_align_to_mut::<u8, u32>(rest).1;
         let work = work.get_mut(..merge::work_for(len)).ok_or(too_small)?;
         let part = |part: &[u8]| self.emit(part, sink);

@@ -305,15 +305,19 @@ fn cased(text: &[u8], at: usize, c: Char, contractions: bool, most_digits: usize
 fn deepseek_words(text: &[u8], at: usize, c: Char) -> Option<usize> {
     let latin = |c: Char| matches!(c.cp, 0x41..=0x5A | 0x61..=0x7A);
     if matches!(c.cp, 0x21..=0x2F | 0x3A..=0x40 | 0x5B..=0x60 | 0x7B..=0x7E)
-        && let Some(end) = some(text, at + 1, latin) {
-            return Some(end);
-        }
+        && let Some(end) = some(text, at + 1, latin)
+    {
+        return Some(end);
+    }
     let letter = |c: Char| c.class.letter() || c.class == Mark;
     let mark = |c: Char| matches!(c.class, Punctuation | Symbol);
-    if !newline(c) && !c.class.letter() && !mark(c)
-        && let Some(end) = some(text, at + c.len, letter) {
-            return Some(end);
-        }
+    if !newline(c)
+        && !c.class.letter()
+        && !mark(c)
+        && let Some(end) = some(text, at + c.len, letter)
+    {
+        return Some(end);
+    }
     let start = if c.cp == 0x20 { at + 1 } else { at };
     some(text, at, letter)
         .or_else(|| some(text, start, mark).map(|end| run(text, end, newline)))

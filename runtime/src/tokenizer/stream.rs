@@ -50,9 +50,10 @@ impl Utf8Stream {
                 Err(error) => bytes.split_at(error.valid_up_to()),
             };
             if let Ok(text) = core::str::from_utf8(valid)
-                && !text.is_empty() {
-                    emit(text);
-                }
+                && !text.is_empty()
+            {
+                emit(text);
+            }
             match core::str::from_utf8(rest).err().and_then(|error| error.error_len()) {
                 Some(bad) => {
                     emit("\u{FFFD}");

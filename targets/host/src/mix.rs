@@ -132,10 +132,11 @@ impl Mix {
             (p, "q3_k_l") if p.contains("ffn_down") => Q5_K,
             (p, "q4_k_m" | "q5_k_m") if p.contains("ffn_down") && more => Q6_K,
             (p, "q4_k_s" | "iq4_nl" | "iq4_xs") if p.contains("ffn_down") && early => Q5_K,
-            (
-                "attn_output.weight",
-                "q2_k" | "q3_k_s" | "q3_k_m" | "q4_k_s" | "q4_k_m" | "iq4_nl" | "iq4_xs",
-            ) if eight_experts => Q5_K,
+            ("attn_output.weight", "q2_k" | "q3_k_s" | "q3_k_m" | "q4_k_s" | "q4_k_m" | "iq4_nl" | "iq4_xs")
+                if eight_experts =>
+            {
+                Q5_K
+            }
             ("attn_output.weight", _) if eight_experts => self.base,
             ("attn_output.weight", "q2_k") => Q3_K,
             ("attn_output.weight", "q3_k_m") => Q4_K,
