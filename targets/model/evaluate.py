@@ -93,8 +93,8 @@ def main():
     test = corpus.held_out_commands(args.count)
     commands = encode(tokenizer, [corpus.turns(*t) for t in test])
     r = random.Random(corpus.TEST_SEED + 1)
-    stories = encode(tokenizer, [corpus.document(r, kind="text") for _ in range(200)])
-    others = {k: encode(tokenizer, [corpus.document(r, held=True, kind=k) for _ in range(300)])
+    stories = encode(tokenizer, [corpus.document(r, kind="text") for _ in range(args.count // 10)])
+    others = {k: encode(tokenizer, [corpus.document(r, held=True, kind=k) for _ in range(args.count // 8)])
               for k in ("command_state", "answer", "blind", "refusal", "conversation")}
     for path in args.files:
         net = load(path)

@@ -56,28 +56,33 @@ struct Sums<'a, 'b> {
 }
 
 impl Sums<'_, '_> {
-    /// Stores or adds rows `first_row + 4g..` of token `t`, as many as there are.
+    /// Stores or adds the groups' rows for tokens `t..t + 4`, as many as there are of either.
     #[inline(always)]
-    fn put(&mut self, t: usize, g: usize, v: float32x4_t) {
-        if t >= self.out.tokens() {
-            return;
-        }
-        let row = self.first_row + 4 * g;
-        let out = &mut self.out.row_mut(t)[row..];
-        // SAFETY: reads and writes four floats, checked by first_chunk_mut.
-        unsafe {
-            match out.first_chunk_mut::<4>() {
-                Some(out) => {
-                    let v = if self.add { vaddq_f32(v, vld1q_f32(out.as_ptr())) } else { v };
-                    vst1q_f32(out.as_mut_ptr(), v);
-                }
-                None => {
-                    let v = if self.add { vaddq_f32(v, super::float::load_part(out)) } else { v };
-                    super::float::store_part(out, v);
+    fn put(&mut self, t: usize, groups: usize, sums: &[[float32x4_t; 4]; 4]) {
+        for i in 0..4.min(self.out.tokens() - t) {
+            let out = &mut self.out.row_mut(t + i)[self.first_row..];
+            for (out, sums) in out.chunks_mut(4).zip(&sums[..groups]) {
+                // SAFETY: reads and writes four floats, checked by first_chunk_mut.
+                unsafe {
+                    match out.first_chunk_mut::<4>() {
+                        Some(out) => {
+                            let v = if self.add { vaddq_f32(sums[i], vld1q_f32(out.as_ptr())) } else { sums[i] };
+                            vst1q_f32(out.as_mut_ptr(), v);
+                        }
+                        None => put_part(out, sums[i], self.add),
+                    }
                 }
             }
         }
     }
+}
+
+/// Stores or adds the first elements of `v`, as many as `out` has.
+#[cold]
+fn put_part(out: &mut [f32], v: float32x4_t, add: bool) {
+    // SAFETY: baseline NEON.
+    let v = if add { unsafe { vaddq_f32(v, super::float::load_part(out)) } } else { v };
+    super::float::store_part(out, v);
 }
 
 #[inline(always)]
@@ -188,39 +193,54 @@ unsafe fn multiply_32<C: Cpu, const NARROW: bool, const M: bool>(
         for b in 0..n {
             let a = C::arrange(four!(|T| load32(qs[T].add(32 * b))));
             let d_a = gather(four!(|T| scales[T].add(b)));
-            let m_a = M.then(|| {
+            let m_a = if M {
                 let of = |i: usize| (i32::from(*a_sums[i].add(2 * b)) + i32::from(*a_sums[i].add(2 * b + 1))) as f32;
                 vmulq_f32(d_a, vld1q_f32([of(0), of(1), of(2), of(3)].as_ptr()))
-            });
-            let mut group = |sums: &mut [float32x4_t; 4]| {
-                let dots = C::tile_32::<NARROW>(q, &a);
-                let weights = by_lane(vld1q_f32(d), d_a);
-                for i in 0..4 {
-                    sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(dots[i]), weights[i]);
-                }
-                if let Some(m_a) = m_a {
-                    let m = vld1q_f32(m);
-                    sums[0] = vfmaq_laneq_f32::<0>(sums[0], m, m_a);
-                    sums[1] = vfmaq_laneq_f32::<1>(sums[1], m, m_a);
-                    sums[2] = vfmaq_laneq_f32::<2>(sums[2], m, m_a);
-                    sums[3] = vfmaq_laneq_f32::<3>(sums[3], m, m_a);
-                }
-                (q, d, m) = (q.add(128), d.add(4), m.add(4));
+            } else {
+                d_a
             };
-            group(&mut sums[0]);
-            group(&mut sums[1]);
+            macro_rules! group {
+                ($($g:literal)*) => { $(
+                    let (q, d, m) = (q.add(128 * $g), d.add(4 * $g), m.add(4 * $g));
+                    sums[$g] = add_32::<C, NARROW, M>(sums[$g], q, d, m, &a, d_a, m_a);
+                )* };
+            }
+            group!(0 1);
             if C::GROUPS == 4 {
-                group(&mut sums[2]);
-                group(&mut sums[3]);
+                group!(2 3);
             }
+            (q, d, m) = (q.add(128 * C::GROUPS), d.add(4 * C::GROUPS), m.add(4 * C::GROUPS));
         }
-        for (g, sums) in sums.iter().enumerate().take(C::GROUPS) {
-            for (i, v) in sums.iter().enumerate() {
-                if out.first_row + 4 * g < out.out.rows().len() {
-                    out.put(t + i, g, *v);
-                }
-            }
+        out.put(t, C::GROUPS, &sums);
+    }
+}
+
+/// Adds one block of four rows by four tokens: `[token]`, rows in lanes.
+#[inline(always)]
+unsafe fn add_32<C: Cpu, const NARROW: bool, const M: bool>(
+    sums: [float32x4_t; 4],
+    q: *const i8,
+    d: *const f32,
+    m: *const f32,
+    a: &C::Acts,
+    d_a: float32x4_t,
+    m_a: float32x4_t,
+) -> [float32x4_t; 4] {
+    // SAFETY: the caller gives the block's places in a panel.
+    unsafe {
+        let dots = C::tile_32::<NARROW>(q, a);
+        let weights = by_lane(vld1q_f32(d), d_a);
+        let sums = four!(|T| vfmaq_f32(sums[T], vcvtq_f32_s32(dots[T]), weights[T]));
+        if !M {
+            return sums;
         }
+        let m = vld1q_f32(m);
+        [
+            vfmaq_laneq_f32::<0>(sums[0], m, m_a),
+            vfmaq_laneq_f32::<1>(sums[1], m, m_a),
+            vfmaq_laneq_f32::<2>(sums[2], m, m_a),
+            vfmaq_laneq_f32::<3>(sums[3], m, m_a),
+        ]
     }
 }
 
@@ -309,31 +329,16 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
             let mut scale = panel.scales.as_ptr().add(4 * C::GROUPS * subs * b);
             for j in 0..8 {
                 let a = C::arrange(four!(|T| load32(qs[T].add(256 * b + 32 * j))));
-                let mut group = |isums: &mut [int32x4_t; 4]| {
-                    if SUB == 32 {
-                        let dots = C::tile_32::<NARROW>(q, &a);
-                        let s = vld1q_s32(scale);
-                        for i in 0..4 {
-                            isums[i] = vmlaq_s32(isums[i], dots[i], s);
-                        }
-                    } else {
-                        let dots = C::tile_16::<NARROW>(q, &a);
-                        for (h, dots) in dots.iter().enumerate() {
-                            let s = vld1q_s32(scale.add(4 * C::GROUPS * h));
-                            for i in 0..4 {
-                                isums[i] = vmlaq_s32(isums[i], dots[i], s);
-                            }
-                        }
-                    }
-                    q = q.add(128);
-                    scale = scale.add(4);
-                };
-                group(&mut isums[0]);
-                group(&mut isums[1]);
-                if C::GROUPS == 4 {
-                    group(&mut isums[2]);
-                    group(&mut isums[3]);
+                macro_rules! group {
+                    ($($g:literal)*) => { $(
+                        isums[$g] = add_256::<C, SUB, NARROW>(isums[$g], q.add(128 * $g), scale.add(4 * $g), &a);
+                    )* };
                 }
+                group!(0 1);
+                if C::GROUPS == 4 {
+                    group!(2 3);
+                }
+                (q, scale) = (q.add(128 * C::GROUPS), scale.add(4 * C::GROUPS));
                 if SUB == 16 {
                     scale = scale.add(4 * C::GROUPS);
                 }
@@ -355,13 +360,28 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
                 }
             }
         }
-        for (g, sums) in sums.iter().enumerate().take(C::GROUPS) {
-            for (i, v) in sums.iter().enumerate() {
-                if out.first_row + 4 * g < out.out.rows().len() {
-                    out.put(t + i, g, *v);
-                }
-            }
+        out.put(t, C::GROUPS, &sums);
+    }
+}
+
+/// Adds 32 elements of four rows by four tokens, scaled: `[token]`, rows in lanes.
+#[inline(always)]
+unsafe fn add_256<C: Cpu, const SUB: usize, const NARROW: bool>(
+    isums: [int32x4_t; 4],
+    q: *const i8,
+    scale: *const i32,
+    a: &C::Acts,
+) -> [int32x4_t; 4] {
+    // SAFETY: the caller gives the elements' places in a panel.
+    unsafe {
+        let first = vld1q_s32(scale);
+        if SUB == 32 {
+            let dots = C::tile_32::<NARROW>(q, a);
+            return four!(|T| vmlaq_s32(isums[T], dots[T], first));
         }
+        let second = vld1q_s32(scale.add(4 * C::GROUPS));
+        let dots = C::tile_16::<NARROW>(q, a);
+        four!(|T| vmlaq_s32(vmlaq_s32(isums[T], dots[0][T], first), dots[1][T], second))
     }
 }
 

@@ -223,9 +223,9 @@ pub struct LogitsArgs {
 /// How the next token is chosen.
 #[derive(Args, Clone)]
 pub struct SampleArgs {
-    /// 0 always takes the likeliest token; 1 follows the model's own probabilities
-    #[arg(long, default_value_t = 0.7, value_name = "T", allow_negative_numbers = true)]
-    pub temp: f32,
+    /// 0 always takes the likeliest token; 1 follows the model's own probabilities [default: 0.7; built-in model: 0]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temp: Option<f32>,
     /// Choose among this many of the likeliest; 0 for all [default: 40]
     #[arg(long, value_name = "K")]
     pub top_k: Option<u32>,

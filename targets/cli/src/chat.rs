@@ -1,13 +1,13 @@
 //! `drupe chat`: a conversation in which nothing is computed twice.
 
 use crate::args::ChatArgs;
-use crate::dialogue::{Message, Prompt};
+use crate::dialogue::{Dialogue, Turn};
 use crate::engine::{Loaded, Opened, Setup};
 use crate::fail::{Done, Fail, usage};
 use crate::text::Text;
 use crate::{generate, term};
-use drupe::tokenizer::EncodeOptions;
-use std::io::{BufRead, IsTerminal};
+use drupe::chat::Role;
+use std::io::IsTerminal;
 
 pub fn run(args: &ChatArgs) -> Done {
     let model = args.option.clone().or_else(|| args.model.clone());
@@ -18,18 +18,17 @@ pub fn run(args: &ChatArgs) -> Done {
     let opened = Opened::open(model.as_deref())?;
     let mut text = Text::new(&opened)?;
     let mut loaded = Loaded::new(opened, &setup, &args.how, 1, 1)?;
-    let mut sampler = generate::sampler(&args.sample, loaded.plan.recipe.vocab)?;
-    let system: Vec<Message> = args.system.iter().map(|s| Message { role: "system", content: s.clone() }).collect();
+    let mut sampler = generate::sampler(&args.sample, &loaded)?;
+    let dialogue = Dialogue::new(&loaded.opened, &text);
+    let system: Vec<Turn> = args.system.iter().map(|s| Turn { role: Role::System, content: s.clone() }).collect();
     let mut messages = system.clone();
     // Every token that the session holds, in order.
     let mut held: Vec<u32> = Vec::new();
 
-    let terminal = std::io::stdin().is_terminal();
-    if terminal {
+    if std::io::stdin().is_terminal() {
         term::say("Type a message; /reset starts anew, /quit (or Ctrl-D) ends. Ctrl-C stops an answer.");
     }
-    for line in std::iter::from_fn(|| read_line(terminal)) {
-        let line = line?;
+    while let Some(line) = term::read_line()? {
         match line.trim() {
             "" => continue,
             "/quit" | "/exit" => break,
@@ -38,11 +37,9 @@ pub fn run(args: &ChatArgs) -> Done {
                 term::say("[forgotten]");
                 continue;
             }
-            _ => messages.push(Message { role: "user", content: line.trim().into() }),
+            _ => messages.push(Turn { role: Role::User, content: line.trim().into() }),
         }
-        let prompt = Prompt::of(&loaded.opened, &messages)?;
-        let options = EncodeOptions { parse_special: prompt.structured, add_special: !prompt.has_bos };
-        let wanted = text.encode(&prompt.text, options)?;
+        let wanted = dialogue.tokens(&mut text, &messages)?;
         let fresh = keep_prefix(&mut loaded, &mut held, &wanted);
         if wanted.len() - fresh > loaded.plan.config.ctx as usize {
             messages.pop();
@@ -67,7 +64,7 @@ pub fn run(args: &ChatArgs) -> Done {
             Ok((answer, fed, figures)) => {
                 held = wanted;
                 held.extend(fed);
-                messages.push(Message { role: "assistant", content: answer });
+                messages.push(Turn { role: Role::Assistant, content: answer });
                 term::line("")?;
                 term::say(&figures.summary(None));
             }
@@ -98,19 +95,4 @@ fn keep_prefix(loaded: &mut Loaded, held: &mut Vec<u32>, wanted: &[u32]) -> usiz
     };
     held.truncate(kept);
     kept
-}
-
-/// The next line of standard input; `None` at its end.
-fn read_line(terminal: bool) -> Option<Done<String>> {
-    if terminal {
-        eprint!("> ");
-    }
-    let mut line = String::new();
-    match std::io::stdin().lock().read_line(&mut line) {
-        Ok(0) => None,
-        Ok(_) => Some(Ok(line)),
-        // Ctrl-C while waiting for a line.
-        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => None,
-        Err(e) => Some(Err(crate::fail::failed(format!("reading standard input: {e}")))),
-    }
 }

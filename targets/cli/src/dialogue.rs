@@ -2,41 +2,50 @@
 
 use crate::engine::Opened;
 use crate::fail::Done;
+use crate::term;
+use crate::text::Text;
+use drupe::chat::{ChatFormat, Message, Piece, Role};
 
-/// One turn.
+/// One turn, kept.
 #[derive(Clone)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: &'static str,
-    /// What was said.
+pub struct Turn {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
     pub content: String,
 }
 
-/// A conversation in the model's own form.
-pub struct Prompt {
-    /// The text, up to where the model's answer begins.
-    pub text: String,
-    /// Whether it is written with the model's control tokens.
-    pub structured: bool,
-    /// Whether the beginning-of-text token is written in it.
-    pub has_bos: bool,
+/// How this model's conversations are written.
+pub struct Dialogue {
+    /// `None`: plain text, for a model that was not trained on conversations.
+    format: Option<&'static ChatFormat>,
+    eos: String,
 }
 
-impl Prompt {
-    /// `messages` in the form that `opened` was trained on: ChatML where its vocabulary has the marks for it, else
-    /// plain text.
-    pub fn of(opened: &Opened, messages: &[Message]) -> Done<Prompt> {
-        let marks = ["<|im_start|>", "<|im_end|>"];
-        let has = |mark: &str| {
-            let tokens = opened.gguf.array("tokenizer.ggml.tokens").ok().flatten();
-            tokens.is_some_and(|t| t.strings().any(|s| s == mark.as_bytes()))
-        };
-        if marks.into_iter().all(has) {
-            let turn = |m: &Message| format!("<|im_start|>{}\n{}<|im_end|>\n", m.role, m.content);
-            let text = messages.iter().map(turn).collect::<String>() + "<|im_start|>assistant\n";
-            return Ok(Prompt { text, structured: true, has_bos: false });
+impl Dialogue {
+    /// The format of the file's template; ChatML if it is not known and the vocabulary has ChatML's marks.
+    pub fn new(opened: &Opened, text: &Text) -> Dialogue {
+        let template = opened.gguf.str("tokenizer.chat_template").ok().flatten();
+        let known = template.and_then(ChatFormat::detect);
+        let marks = ["<|im_start|>", "<|im_end|>"].iter().all(|m| text.tokenizer.find(m.as_bytes()).is_some());
+        let format = known.or_else(|| ChatFormat::named("chatml").filter(|_| marks));
+        if template.is_some() && known.is_none() {
+            let name = format.map_or("plain text", |f| f.name);
+            term::say(&format!("note: this file's chat template is not known; using {name} (--raw uses none)"));
         }
-        let text = messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n\n");
-        Ok(Prompt { text, structured: false, has_bos: false })
+        let eos = text.tokenizer.eos().map_or(&b""[..], |id| text.tokenizer.string(id));
+        Dialogue { format, eos: String::from_utf8_lossy(eos).into_owned() }
+    }
+
+    /// The tokens of `turns`, up to where the model's answer begins. What the turns say cannot become control tokens.
+    pub fn tokens(&self, text: &mut Text, turns: &[Turn]) -> Done<Vec<u32>> {
+        let messages: Vec<Message> = turns.iter().map(|t| Message { role: t.role, content: &t.content }).collect();
+        match self.format {
+            Some(format) => text.encode_pieces(format.pieces(&messages, &self.eos, true)),
+            None => {
+                let plain = turns.iter().map(|t| t.content.as_str()).collect::<Vec<_>>().join("\n\n");
+                text.encode_pieces(std::iter::once(Piece { text: &plain, structure: false }))
+            }
+        }
     }
 }

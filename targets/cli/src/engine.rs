@@ -8,6 +8,7 @@ use drupe::quant::{Isa, Kernels};
 use drupe::session::FeedError;
 use drupe::tokenizer::Tokenizer;
 use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, Weights, model};
+use drupe_host::limit::Limit;
 use drupe_host::map::{ModelFile, OpenErrorKind};
 use drupe_host::residency::{Residency, ResidencyPlan, visits};
 use drupe_host::shapes::Spec;
@@ -85,6 +86,11 @@ impl Opened {
         Ok(Opened { name: name.into(), shape, file: mapped, parts, gguf, took: start.elapsed() })
     }
 
+    /// Whether it is the model in the box.
+    pub fn built_in(&self) -> bool {
+        self.file.is_none() && self.shape.is_none()
+    }
+
     /// Bytes of the model's files.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|p| p.len() as u64).sum()
@@ -109,6 +115,13 @@ impl Opened {
 
 fn make(spec: &Spec) -> Done<&'static mut [u8]> {
     let synth = Synth::new(spec).map_err(failed)?;
+    let (needed, limit) = (synth.file_len(), Limit::of_this_process());
+    if needed > limit.bytes {
+        let (name, needed, there, source) = (spec.name(), size::show(needed), size::show(limit.bytes), limit.source);
+        return Err(failed(format!(
+            "{name} takes {needed}, there are {there} ({source}): write it to storage with drupe synth, and run that file"
+        )));
+    }
     let bar = term::progress(synth.file_len(), "making random weights", true);
     let bytes = synth.into_bytes(&|done| bar.set_position(done));
     bar.finish_and_clear();
@@ -231,10 +244,12 @@ fn fed(e: FeedError) -> Fail {
     }
 }
 
-/// Where the weights come from under `--memory`: the map if all fits, else a fixed part in memory and the rest streamed.
-fn weights(limit: Option<u64>, opened: &Opened, model: &Model) -> Done<(Box<dyn Weights>, Option<ResidencyPlan>)> {
+/// Where the weights come from under `--memory`, or else under what this machine has: the map if all fits, else a fixed
+/// part in memory and the rest streamed.
+fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Box<dyn Weights>, Option<ResidencyPlan>)> {
     let whole = || Box::new(InMemory::new(opened.parts));
-    let Some(limit) = limit else { return Ok((whole(), None)) };
+    let machine = Limit::of_this_process();
+    let limit = asked.unwrap_or(machine.bytes);
     let beside = model.plan().total() + opened.program_bytes();
     let needed = opened.bytes() + beside;
     if needed <= limit {
@@ -242,19 +257,28 @@ fn weights(limit: Option<u64>, opened: &Opened, model: &Model) -> Done<(Box<dyn 
     }
     let too_small = |least: u64| {
         let (limit, least) = (size::show(limit), size::show(least.next_multiple_of(1 << 20)));
-        let parts = format!(
-            "{} of plan, {} of program",
-            size::show(model.plan().total()),
-            size::show(beside - model.plan().total())
-        );
+        let (plan, program) = (size::show(model.plan().total()), size::show(opened.program_bytes()));
+        let what = match asked {
+            Some(_) => format!("--memory {limit} is too small"),
+            None => format!("there is too little memory: {limit} ({})", machine.source),
+        };
         failed(format!(
-            "--memory {limit} is too small: at least {least} are needed ({parts}, the rest for weights); a smaller --ctx or --kv q8_0 lowers the plan"
+            "{what}: at least {least} are needed ({plan} of plan, {program} of program, the rest for weights); a smaller \
+             --ctx or --kv q8_0 lowers the plan"
         ))
     };
     let Some(file) = opened.file else { return Err(too_small(needed)) };
     let visits = visits(model);
     let plan = ResidencyPlan::new(&visits, limit.saturating_sub(beside)).map_err(|e| too_small(e.minimum + beside))?;
     let residency = Residency::open(&plan, file).map_err(failed)?;
+    if asked.is_none() {
+        let (needed, limit) = (size::show(needed), size::show(limit));
+        let per_token = size::show(plan.streamed_bytes);
+        let source = &machine.source;
+        term::say(&format!(
+            "note: {needed} needed, {limit} there ({source}): {per_token} are read from storage for each token"
+        ));
+    }
     Ok((Box::new(residency), Some(plan)))
 }
 

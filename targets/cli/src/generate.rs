@@ -48,11 +48,14 @@ impl Figures {
     }
 }
 
-/// A sampler with its memory, kept for good.
-pub fn sampler(args: &SampleArgs, vocab: u32) -> Done<Sampler<'static>> {
+/// A sampler for this model with its memory, kept for good.
+pub fn sampler(args: &SampleArgs, loaded: &Loaded) -> Done<Sampler<'static>> {
+    let vocab = loaded.plan.recipe.vocab;
+    // The built-in model turns sentences into actions: there is one right answer.
+    let temperature = args.temp.unwrap_or(if loaded.opened.built_in() { 0.0 } else { 0.7 });
     let default = SamplerConfig::default();
     let config = SamplerConfig {
-        temperature: args.temp,
+        temperature,
         top_k: args.top_k.unwrap_or(default.top_k),
         top_p: args.top_p.unwrap_or(default.top_p),
         min_p: args.min_p.unwrap_or(default.min_p),

@@ -1,11 +1,12 @@
 //! `drupe run`: one answer, streamed.
 
 use crate::args::RunArgs;
-use crate::dialogue::{Message, Prompt};
+use crate::dialogue::{Dialogue, Turn};
 use crate::engine::{Loaded, Opened, Setup};
 use crate::fail::{Done, Fail, failed, usage};
 use crate::text::Text;
 use crate::{generate, term};
+use drupe::chat::Role;
 use drupe::tokenizer::EncodeOptions;
 use drupe_host::shapes::Spec;
 use drupe_host::usage::Usage;
@@ -31,7 +32,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Done {
             tokens.len() + args.tokens
         )));
     }
-    let mut sampler = generate::sampler(&args.sample, loaded.plan.recipe.vocab)?;
+    let mut sampler = generate::sampler(&args.sample, &loaded)?;
     let before = started.elapsed();
     let mut show = |piece: &str| if args.json { Ok(()) } else { term::bytes(piece.as_bytes()) };
     let (answer, _, figures) =
@@ -56,13 +57,10 @@ fn encode(text: &mut Text, opened: &Opened, args: &RunArgs, prompt: &str) -> Don
     if args.raw {
         return text.encode(prompt, EncodeOptions { parse_special: false, add_special: true });
     }
-    let mut messages = Vec::new();
-    if let Some(system) = &args.system {
-        messages.push(Message { role: "system", content: system.clone() });
-    }
-    messages.push(Message { role: "user", content: prompt.into() });
-    let prompt = Prompt::of(opened, &messages)?;
-    text.encode(&prompt.text, EncodeOptions { parse_special: prompt.structured, add_special: !prompt.has_bos })
+    let turn = |role, content: &str| Turn { role, content: content.into() };
+    let mut turns: Vec<Turn> = args.system.iter().map(|s| turn(Role::System, s)).collect();
+    turns.push(turn(Role::User, prompt));
+    Dialogue::new(opened, text).tokens(text, &turns)
 }
 
 /// Sorts out `[MODEL] PROMPT`, `-m`, `--prompt-file` and what is piped in.

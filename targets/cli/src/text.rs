@@ -2,6 +2,7 @@
 
 use crate::engine::Opened;
 use crate::fail::{Done, failed};
+use drupe::chat::Piece;
 use drupe::tokenizer::{EncodeOptions, Tokenizer, TokenizerError, Utf8Stream};
 
 /// Scratch to begin with: enough for words of ordinary length.
@@ -30,6 +31,25 @@ impl Text {
         let mut tokens = vec![0; text.len() + 3];
         loop {
             match self.tokenizer.encode(text.as_bytes(), options, &mut self.scratch, &mut tokens) {
+                Ok(count) => {
+                    tokens.truncate(count);
+                    return Ok(tokens);
+                }
+                Err(TokenizerError::ScratchTooSmall { needed, .. }) if needed > self.scratch.len() => {
+                    self.scratch.resize(needed, 0);
+                }
+                Err(e) => return Err(failed(e)),
+            }
+        }
+    }
+
+    /// The tokens of a text that comes in pieces, with the tokens that the model wants around a text.
+    pub fn encode_pieces<'p>(&mut self, pieces: impl Iterator<Item = Piece<'p>> + Clone) -> Done<Vec<u32>> {
+        let bytes: usize = pieces.clone().map(|p| p.text.len()).sum();
+        let (mut joined, mut tokens) = (vec![0; bytes], vec![0; bytes + 3]);
+        loop {
+            let pieces = pieces.clone();
+            match self.tokenizer.encode_pieces(pieces, true, &mut joined, &mut self.scratch, &mut tokens) {
                 Ok(count) => {
                     tokens.truncate(count);
                     return Ok(tokens);

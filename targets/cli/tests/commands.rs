@@ -174,6 +174,37 @@ fn bench_has_every_key() {
 }
 
 #[test]
+fn bench_under_a_limit_says_what_limits() {
+    let place = Place::new();
+    let model = place.model("tiny-llama:q4_0");
+    let how = ["-p", "16", "-n", "4", "--runs", "1", "-t", "1", "--json"];
+    let one = run(&[&["bench", &model, "--memory", "100M"][..], &how].concat());
+    assert_eq!(one.code, 0, "{}", one.err);
+    let d = json(&one.out);
+    let kinds = ["control group v2", "control group v1", "systemd scope", "self-imposed"];
+    assert!(kinds.iter().any(|k| d["limit"]["kind"] == *k), "{d}");
+    assert_eq!(d["limit"]["bytes"], 100 << 20);
+    assert!(d["memory"]["peak_bytes"].as_u64() < Some(100 << 20), "{d}");
+
+    let plot = place.word("sweep.svg");
+    let sweep = run(&[&["bench", &model, "--sweep", "1M..160M", "--plot", &plot][..], &how].concat());
+    assert_eq!(sweep.code, 0, "{}", sweep.err);
+    let runs = json(&sweep.out);
+    let runs = runs.as_array().expect("one document for each limit");
+    assert_eq!(runs.len(), 6);
+    assert!(runs[0]["error"].as_str().is_some_and(|e| e.contains("too small")), "{}", runs[0]);
+    assert!(runs[5]["decode"]["tok_s"].as_f64() > Some(0.0), "{}", runs[5]);
+    assert!(String::from_utf8_lossy(&bytes(&plot)).starts_with("<svg"));
+}
+
+#[test]
+fn the_built_in_model_needs_no_file() {
+    let ran = run(&["run", "turn off the heater in the garage in ten minutes"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(json(ran.out.trim()).is_array() || json(ran.out.trim()).is_object(), "{}", ran.out);
+}
+
+#[test]
 fn inspect_shows_keys_tensors_and_what_is_made_of_them() {
     let ran = run(&["inspect", "tiny-gemma2:q4_k_m", "--tensors"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
