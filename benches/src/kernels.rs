@@ -162,7 +162,7 @@ fn matmuls(kernels: &Kernels, formats: &[Format], tokens: &[usize], threads: &[u
             if tokens <= 8 {
                 let rows = ((1 << 20) / row).max(16) / 16 * 16;
                 let mut product = Product::new(kernels, format, rows, cols, tokens);
-                let s = best(20, true, || (0..10).for_each(|_| product.run(kernels, 1))) / 10.0;
+                let s = best(5, true, || product.run(kernels, 1));
                 let (isa, name) = (kernels.isa().name(), format.name());
                 println!("{isa:12} {name:7} tokens {tokens:4}  from cache {:7.2} GB/s", (rows * row) as f64 / s / 1e9);
             }
@@ -195,7 +195,7 @@ fn attend(kernels: &Kernels, format: KvFormat, depth: usize, tokens: usize) {
     let want = go(&Kernels::with(Isa::Scalar).expect("scalar is everywhere"));
     let far = go(kernels).iter().zip(&want).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
     assert!(far < 1e-4, "attention is {far} away from the scalar kernels'");
-    let s = best(10, true, || {
+    let s = best(5, true, || {
         go(kernels);
     });
     let (gb, gmac) = ((2 * bytes * depth) as f64 / s / 1e9, (2 * queries * dim * depth) as f64 / s / 1e9);
