@@ -196,7 +196,8 @@ impl<'a> Tokens<'a> {
                 return None;
             }
             by_words = by_words && !(spaced && bytes::has_inner_space(string));
-            Some((table::hash(string), id))
+            let word = strings.word(offsets.get(id).map_or(0, |&offset| offset as usize + 8));
+            Some((table::hash_with(string, word), id))
         });
         let mut texts = TableMut::new(slots, count);
         texts
@@ -228,8 +229,11 @@ fn merge_table<'a>(merges: StringArray<'a>, slots: &'a mut [u32]) -> Result<(tab
         count += 1;
         longest = longest.max(merge.len());
         end = offset;
-        let (left, right) = split_merge(merge)?;
-        Some((table::hash_pair(table::hash(left), table::hash(right)), offset))
+        let start = offset + 8;
+        let space = space_in(merges, start, merge.len())?;
+        let (left, right) = (merge.get(..space)?, merge.get(space + 1..)?);
+        let left = table::hash_with(left, merges.word(start));
+        Some((table::hash_pair(left, table::hash_with(right, merges.word(start + space + 1))), offset))
     });
     let mut pairs = TableMut::new(slots, merges.span().min(limit));
     let added = pairs
@@ -244,25 +248,23 @@ fn merge_table<'a>(merges: StringArray<'a>, slots: &'a mut [u32]) -> Result<(tab
     Ok((pairs.finish(), longest))
 }
 
-/// The two parts of a merge: cut at the first space after its first byte.
+/// Where the string of a merge, at byte `start` of the array, has its first space after its first byte; `None` if
+/// nothing follows it.
 #[inline]
-fn split_merge(merge: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = merge.get(1..)?;
-    let mut at = 0;
-    // Eight bytes at once: subtracting one from each byte borrows, first of all, in those that were a space.
-    for &chunk in rest.as_chunks().0 {
-        const ONES: u64 = u64::from_le_bytes([1; 8]);
-        let differs = u64::from_le_bytes(chunk) ^ (b' ' as u64 * ONES);
+fn space_in(merges: StringArray<'_>, start: usize, len: usize) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let mut at = 1;
+    while at < len {
+        // Subtracting one from each byte borrows, first of all, in those that were a space.
+        let differs = merges.word(start + at) ^ (b' ' as u64 * ONES);
         let spaces = differs.wrapping_sub(ONES) & !differs & (0x80 * ONES);
         if spaces != 0 {
             at += spaces.trailing_zeros() as usize / 8;
-            break;
+            return Some(at).filter(|at| at + 1 < len);
         }
         at += 8;
     }
-    at += rest.get(at..)?.iter().position(|&byte| byte == b' ')?;
-    let (left, right) = (merge.get(..at + 1)?, rest.get(at + 1..)?);
-    if right.is_empty() { None } else { Some((left, right)) }
+    None
 }
 
 /// Whether a model's name says that it is a Phi-3, whose special tokens take the white space after them.

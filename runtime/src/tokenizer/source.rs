@@ -35,6 +35,18 @@ impl<'a> StringArray<'a> {
         rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)
     }
 
+    /// Eight bytes at an offset, little-endian, whatever they belong to; zeros beyond the array.
+    #[inline]
+    pub(crate) fn word(&self, offset: usize) -> u64 {
+        match self.bytes.get(offset..).and_then(|rest| rest.first_chunk()) {
+            Some(&word) => u64::from_le_bytes(word),
+            None => {
+                let rest = self.bytes.get(offset..).unwrap_or(&[]);
+                rest.iter().rev().fold(0, |word, &byte| word << 8 | byte as u64)
+            }
+        }
+    }
+
     /// All strings in order, each with its offset. Ends early if the array has been cut short.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
         let (array, mut offset) = (*self, 0);

@@ -148,11 +148,28 @@ pub(crate) fn hash(text: &[u8]) -> u64 {
         }
         mix(mix(h ^ u64::from_le_bytes(last)))
     } else if let (Some(&first), Some(&last)) = (text.first_chunk(), text.last_chunk()) {
-        let (first, last) = (u32::from_le_bytes(first), u32::from_le_bytes(last));
-        mix(mix(len ^ first as u64 ^ (last as u64) << 32))
+        // Of the last four bytes, those beyond the first four.
+        let beyond = (u32::from_le_bytes(last) as u64) >> (8 * (8 - len));
+        hash_short(len, u32::from_le_bytes(first) as u64 | beyond << 32)
     } else {
         let byte = |i: usize| text.get(i).copied().unwrap_or(0);
-        mix(mix(len << 32 ^ u32::from_le_bytes([byte(0), byte(1), byte(2), 0]) as u64))
+        hash_short(len, u32::from_le_bytes([byte(0), byte(1), byte(2), 0]) as u64)
+    }
+}
+
+/// Hash of a string of fewer than 8 bytes: these as a little-endian number.
+#[inline]
+fn hash_short(len: u64, word: u64) -> u64 {
+    mix(mix(len << 56 ^ word))
+}
+
+/// [`hash`] of a string whose first bytes, and whatever follows them, are `word`: without a branch on its length if it
+/// is short.
+#[inline]
+pub(crate) fn hash_with(text: &[u8], word: u64) -> u64 {
+    match text.len() {
+        len @ 0..8 => hash_short(len as u64, word & !(u64::MAX << (8 * len))),
+        _ => hash(text),
     }
 }
 
@@ -182,6 +199,9 @@ mod tests {
         for (i, word) in words.iter().enumerate() {
             let found = table.find(hash(word), |j| words[j] == *word).unwrap();
             assert!(found <= i && words[found] == *word);
+            let mut longer = word.clone();
+            longer.extend([0x20, 0xFF, 0, 1, 2, 3, 4, 5]);
+            assert_eq!(hash_with(word, u64::from_le_bytes(longer[..8].try_into().unwrap())), hash(word));
             assert_eq!(table.find(hash(word) ^ 1 << 50, |j| words[j] == *word), None);
         }
         let distinct: HashSet<_> = words.iter().collect();
