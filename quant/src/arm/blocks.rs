@@ -14,6 +14,8 @@ pub(super) trait Block32 {
     const NARROW_PANEL: bool;
     /// What `q` is too large by.
     const OFFSET: i32;
+    /// Whether blocks are an f16 scale and 16 bytes of nibbles that are the elements (plus `OFFSET`).
+    const PLAIN_NIBBLES: bool = false;
     /// Byte of the f16 offset `m` that is added to the elements, if there is one.
     const M: Option<usize>;
 
@@ -107,6 +109,7 @@ macro_rules! block32 {
         pub(super) struct $name;
 
         impl Block32 for $name {
+            const PLAIN_NIBBLES: bool = $bytes == 18 && $offset == 8;
             const BYTES: usize = $bytes;
             const NARROW: bool = $narrow;
             const NARROW_PANEL: bool = $panel;

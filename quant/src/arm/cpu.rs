@@ -29,6 +29,9 @@ macro_rules! two {
 
 pub(super) use {four, two};
 
+/// Where the f16 scales of blocks of 18 bytes lie.
+const SCALE_PLACES: u64 = u64::from_le_bytes([0, 1, 18, 19, 36, 37, 54, 55]);
+
 /// 32 int8: elements 0 to 15 and 16 to 31.
 pub(super) type Bytes32 = [int8x16_t; 2];
 
@@ -45,6 +48,16 @@ pub(super) trait Cpu: Copy {
 
     /// Sums of `q[i] · a[i]` over 32 elements, `i` in 0..4.
     unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t;
+
+    /// Four blocks of 18 bytes (f16 scale, 16 bytes of nibbles) by 128 activations, a block in each lane: the sum of
+    /// the products (nibbles from 0 to 15) less `minus`, times the blocks' scales and `scale`, added to `sum`.
+    unsafe fn add_nibble_blocks(
+        sum: float32x4_t,
+        blocks: *const u8,
+        a: &[Bytes32; 4],
+        minus: int32x4_t,
+        scale: float32x4_t,
+    ) -> float32x4_t;
 
     /// Sums of `q[i] · a[i]` over 16 elements, `i` in 0..4.
     unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t;
@@ -182,6 +195,72 @@ impl Cpu for Neon {
     }
 
     #[inline(always)]
+    unsafe fn add_nibble_blocks(
+        sum: float32x4_t,
+        blocks: *const u8,
+        a: &[Bytes32; 4],
+        minus: int32x4_t,
+        scale: float32x4_t,
+    ) -> float32x4_t {
+        let mut sum = sum;
+        // The scales are picked out of the first 64 of the 72 bytes. |nibble · a| ≤ 15 · 127, so that sixteen products fit an i16.
+        // SAFETY: the caller gives four blocks, and the CPU (see the head of this file).
+        unsafe {
+            asm!(
+                "ld1 {{v28.16b, v29.16b, v30.16b, v31.16b}}, [{p}]",
+                "tbl {d:v}.8b, {{v28.16b, v29.16b, v30.16b, v31.16b}}, {places:v}.8b",
+                "fcvtl {d:v}.4s, {d:v}.4h",
+                "fmul {d:v}.4s, {d:v}.4s, {scale:v}.4s",
+                "ldur {x:q}, [{p}, #2]",
+                "and {y:v}.16b, {x:v}.16b, {low:v}.16b",
+                "ushr {x:v}.16b, {x:v}.16b, #4",
+                "smull v28.8h, {y:v}.8b, {a00:v}.8b",
+                "smlal2 v28.8h, {y:v}.16b, {a00:v}.16b",
+                "smlal v28.8h, {x:v}.8b, {a01:v}.8b",
+                "smlal2 v28.8h, {x:v}.16b, {a01:v}.16b",
+                "ldur {x:q}, [{p}, #20]",
+                "and {y:v}.16b, {x:v}.16b, {low:v}.16b",
+                "ushr {x:v}.16b, {x:v}.16b, #4",
+                "smull v29.8h, {y:v}.8b, {a10:v}.8b",
+                "smlal2 v29.8h, {y:v}.16b, {a10:v}.16b",
+                "smlal v29.8h, {x:v}.8b, {a11:v}.8b",
+                "smlal2 v29.8h, {x:v}.16b, {a11:v}.16b",
+                "ldur {x:q}, [{p}, #38]",
+                "and {y:v}.16b, {x:v}.16b, {low:v}.16b",
+                "ushr {x:v}.16b, {x:v}.16b, #4",
+                "smull v30.8h, {y:v}.8b, {a20:v}.8b",
+                "smlal2 v30.8h, {y:v}.16b, {a20:v}.16b",
+                "smlal v30.8h, {x:v}.8b, {a21:v}.8b",
+                "smlal2 v30.8h, {x:v}.16b, {a21:v}.16b",
+                "ldur {x:q}, [{p}, #56]",
+                "and {y:v}.16b, {x:v}.16b, {low:v}.16b",
+                "ushr {x:v}.16b, {x:v}.16b, #4",
+                "smull v31.8h, {y:v}.8b, {a30:v}.8b",
+                "smlal2 v31.8h, {y:v}.16b, {a30:v}.16b",
+                "smlal v31.8h, {x:v}.8b, {a31:v}.8b",
+                "smlal2 v31.8h, {x:v}.16b, {a31:v}.16b",
+                "addp v28.8h, v28.8h, v29.8h",
+                "addp v30.8h, v30.8h, v31.8h",
+                "addp v28.8h, v28.8h, v30.8h",
+                "saddlp v28.4s, v28.8h",
+                "sub v28.4s, v28.4s, {minus:v}.4s",
+                "scvtf v28.4s, v28.4s",
+                "fmla {sum:v}.4s, v28.4s, {d:v}.4s",
+                p = in(reg) blocks, sum = inout(vreg) sum, minus = in(vreg) minus, scale = in(vreg) scale,
+                places = in(vreg) vcreate_u8(SCALE_PLACES), low = in(vreg) vdupq_n_u8(15),
+                a00 = in(vreg) a[0][0], a01 = in(vreg) a[0][1],
+                a10 = in(vreg) a[1][0], a11 = in(vreg) a[1][1],
+                a20 = in(vreg) a[2][0], a21 = in(vreg) a[2][1],
+                a30 = in(vreg) a[3][0], a31 = in(vreg) a[3][1],
+                d = out(vreg) _, x = out(vreg) _, y = out(vreg) _,
+                out("v28") _, out("v29") _, out("v30") _, out("v31") _,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        sum
+    }
+
+    #[inline(always)]
     unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
         // SAFETY: baseline NEON.
         unsafe {
@@ -313,6 +392,68 @@ impl Cpu for DotProd {
     }
 
     #[inline(always)]
+    unsafe fn add_nibble_blocks(
+        sum: float32x4_t,
+        blocks: *const u8,
+        a: &[Bytes32; 4],
+        minus: int32x4_t,
+        scale: float32x4_t,
+    ) -> float32x4_t {
+        let mut sum = sum;
+        // The scales are picked out of the first 64 of the 72 bytes. One piece of `asm!`: the compiler takes `addp` apart here.
+        // SAFETY: the caller gives four blocks, and the CPU (see the head of this file).
+        unsafe {
+            asm!(
+                ".arch_extension dotprod",
+                "ld1 {{v28.16b, v29.16b, v30.16b, v31.16b}}, [{p}]",
+                "tbl {d:v}.8b, {{v28.16b, v29.16b, v30.16b, v31.16b}}, {places:v}.8b",
+                "fcvtl {d:v}.4s, {d:v}.4h",
+                "fmul {d:v}.4s, {d:v}.4s, {scale:v}.4s",
+                "ldur {x:q}, [{p}, #2]",
+                "and {y:v}.16b, {x:v}.16b, {low:v}.16b",
+                "ushr {x:v}.16b, {x:v}.16b, #4",
+                "movi v28.2d, #0",
+                "sdot v28.4s, {y:v}.16b, {a00:v}.16b",
+                "sdot v28.4s, {x:v}.16b, {a01:v}.16b",
+                "ldur {x:q}, [{p}, #20]",
+                "and {y:v}.16b, {x:v}.16b, {low:v}.16b",
+                "ushr {x:v}.16b, {x:v}.16b, #4",
+                "movi v29.2d, #0",
+                "sdot v29.4s, {y:v}.16b, {a10:v}.16b",
+                "sdot v29.4s, {x:v}.16b, {a11:v}.16b",
+                "ldur {x:q}, [{p}, #38]",
+                "and {y:v}.16b, {x:v}.16b, {low:v}.16b",
+                "ushr {x:v}.16b, {x:v}.16b, #4",
+                "movi v30.2d, #0",
+                "sdot v30.4s, {y:v}.16b, {a20:v}.16b",
+                "sdot v30.4s, {x:v}.16b, {a21:v}.16b",
+                "ldur {x:q}, [{p}, #56]",
+                "and {y:v}.16b, {x:v}.16b, {low:v}.16b",
+                "ushr {x:v}.16b, {x:v}.16b, #4",
+                "movi v31.2d, #0",
+                "sdot v31.4s, {y:v}.16b, {a30:v}.16b",
+                "sdot v31.4s, {x:v}.16b, {a31:v}.16b",
+                "addp v28.4s, v28.4s, v29.4s",
+                "addp v30.4s, v30.4s, v31.4s",
+                "addp v28.4s, v28.4s, v30.4s",
+                "sub v28.4s, v28.4s, {minus:v}.4s",
+                "scvtf v28.4s, v28.4s",
+                "fmla {sum:v}.4s, v28.4s, {d:v}.4s",
+                p = in(reg) blocks, sum = inout(vreg) sum, minus = in(vreg) minus, scale = in(vreg) scale,
+                places = in(vreg) vcreate_u8(SCALE_PLACES), low = in(vreg) vdupq_n_u8(15),
+                a00 = in(vreg) a[0][0], a01 = in(vreg) a[0][1],
+                a10 = in(vreg) a[1][0], a11 = in(vreg) a[1][1],
+                a20 = in(vreg) a[2][0], a21 = in(vreg) a[2][1],
+                a30 = in(vreg) a[3][0], a31 = in(vreg) a[3][1],
+                d = out(vreg) _, x = out(vreg) _, y = out(vreg) _,
+                out("v28") _, out("v29") _, out("v30") _, out("v31") _,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        sum
+    }
+
+    #[inline(always)]
     unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
         // SAFETY: as for sdot.
         unsafe { join(four!(|I| sdot(vdupq_n_s32(0), q[I], a[I]))) }
@@ -421,6 +562,18 @@ impl Cpu for I8mm {
     unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t {
         // SAFETY: a CPU with i8mm has the dot product.
         unsafe { DotProd::dots_32::<NARROW>(q, a) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_nibble_blocks(
+        sum: float32x4_t,
+        blocks: *const u8,
+        a: &[Bytes32; 4],
+        minus: int32x4_t,
+        scale: float32x4_t,
+    ) -> float32x4_t {
+        // SAFETY: a CPU with i8mm has the dot product.
+        unsafe { DotProd::add_nibble_blocks(sum, blocks, a, minus, scale) }
     }
 
     #[inline(always)]

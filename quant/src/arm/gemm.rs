@@ -201,8 +201,8 @@ unsafe fn multiply_32<C: Cpu, const NARROW: bool, const M: bool>(
             };
             macro_rules! group {
                 ($($g:literal)*) => { $(
-                    let (q, d, m) = (q.add(128 * $g), d.add(4 * $g), m.add(4 * $g));
-                    sums[$g] = add_32::<C, NARROW, M>(sums[$g], q, d, m, &a, d_a, m_a);
+                    sums[$g] = add_32::<C, NARROW, M>(
+                        sums[$g], q.add(128 * $g), d.add(4 * $g), m.add(4 * $g), &a, d_a, m_a);
                 )* };
             }
             group!(0 1);

@@ -75,8 +75,13 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
             let a = four!(|K| load32(token.qs.add(128 * i + 32 * K)));
             let d_a = vld1q_f32(token.scales.add(4 * i));
             let a_sums = vpaddlq_s16(vld1q_s16(token.sums.add(8 * i)));
+            let minus = vmulq_n_s32(a_sums, B::OFFSET);
             for (r, sum) in sums.iter_mut().enumerate() {
                 let p = w.add(r * row_bytes + 4 * i * B::BYTES);
+                if B::PLAIN_NIBBLES {
+                    *sum = C::add_nibble_blocks(*sum, p, &a, minus, d_a);
+                    continue;
+                }
                 let q = four!(|K| B::q(p.add(K * B::BYTES)));
                 let m = |at| four_scales(p.add(at), B::BYTES);
                 *sum = add_blocks::<C, B>(*sum, q, a, m(0), B::M.map(m), d_a, a_sums);
