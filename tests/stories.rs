@@ -49,7 +49,7 @@ fn logits_are_near_the_references() {
         let text: Vec<u32> = r.prompt.iter().chain(&r.greedy).copied().take(64).collect();
         for batch in [48, 5, 1] {
             let kernels = Kernels::detect();
-            let config = Config { batch, kv: KvFormat::F16, ..Config::new(128) };
+            let config = Config { batch, kv: KvFormat::F32, ..Config::new(128) };
             let plan = plan(&r.model, &kernels, &config);
             let mut memory = Memory::new(plan.total());
             let mut session = session(&r.model, &kernels, &plan, memory.bytes());

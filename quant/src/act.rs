@@ -13,7 +13,8 @@
 //!
 //! A row of weights times a record is a sum over the weights' blocks, in order. A block unpacks to integers
 //! ([`crate::oracle::Ints`]: `w`, with one scale and one minimum per sub-block), and gives two sums that are exact in
-//! i32 whatever the order of summation; every kernel must get exactly these:
+//! i32 whatever the order of summation; every kernel must get exactly these (or, for Q8K, exactly each sub-block's `Σ w·a`
+//! and `Σ a`, and apply the sub-blocks' scales in f32):
 //!
 //! ```text
 //! isum = Σ_sub scale_sub · Σ w·a        msum = Σ_sub min_sub · Σ a

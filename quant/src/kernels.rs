@@ -82,6 +82,7 @@ pub enum Unary {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum KvFormat {
+    F32,
     F16,
     Q8_0,
 }
@@ -90,6 +91,7 @@ impl KvFormat {
     /// Bytes of one head's vector; `None` if `dim` does not fit the format.
     pub const fn head_bytes(self, dim: usize) -> Option<usize> {
         match self {
+            KvFormat::F32 => Some(4 * dim),
             KvFormat::F16 => Some(2 * dim),
             KvFormat::Q8_0 if dim.is_multiple_of(32) => Some(dim / 32 * 34),
             KvFormat::Q8_0 => None,
@@ -204,11 +206,11 @@ impl Kernels {
     /// Rows that one claim of a matmul should cover: a multiple of the kernel's row tile, sized so that a claim
     /// costs little beside its work and a slow core can take fewer.
     ///
-    /// About 128 KiB of weights, but at least sixteen claims per matrix while these still have a tile each.
+    /// For small batches about 128 KiB of weights, but at least sixteen claims per matrix while these still have a tile
+    /// each; for larger ones eight claims, since each of them rearranges the activations for itself.
     pub fn row_chunk(&self, format: Format, rows: usize, cols: usize, tokens: usize) -> usize {
-        let _ = tokens;
         let bytes = format.row_bytes(cols).unwrap_or(1).max(1);
-        let wanted = ((128 << 10) / bytes).min(rows / 16);
+        let wanted = if tokens > 8 { rows / 8 } else { ((128 << 10) / bytes).min(rows / 16) };
         wanted.div_ceil(self.table.row_tile).max(1) * self.table.row_tile
     }
 
@@ -252,19 +254,6 @@ impl Kernels {
         assert!(out.len() == x.len() && (weight.is_empty() || weight.len() == 4 * x.len()), "norm lengths");
         // SAFETY: the table is proof of the instruction set.
         unsafe { (self.table.rms_norm)(x, weight, eps, out) }
-    }
-
-    /// [`Kernels::rms_norm`] with `out = x`. Panics if the lengths disagree.
-    pub fn rms_norm_in_place(&self, x: &mut [f32], weight: &[u8], eps: f32) {
-        let mut copy = [0.0; 512];
-        match copy.get_mut(..x.len()) {
-            // A head: through a copy on the stack.
-            Some(copy) => {
-                copy.copy_from_slice(x);
-                self.rms_norm(copy, weight, eps, x)
-            }
-            None => scalar::rms_norm_in_place(x, weight, eps),
-        }
     }
 
     /// `out = (x - mean) / sqrt(var + eps) · weight + bias`; empty weight or bias means none. Panics if the lengths

@@ -109,15 +109,6 @@ pub fn rms_norm(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// See [`crate::Kernels::rms_norm_in_place`].
-pub fn rms_norm_in_place(x: &mut [f32], weight: &[u8], eps: f32) {
-    let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
-    let scale = 1.0 / libm::sqrtf(mean + eps);
-    for (i, x) in x.iter_mut().enumerate() {
-        *x *= scale * weight_at(weight, i, 1.0);
-    }
-}
-
 /// See [`crate::Kernels::layer_norm`].
 pub fn layer_norm(x: &[f32], weight: &[u8], bias: &[u8], eps: f32, out: &mut [f32]) {
     let n = x.len() as f32;
@@ -177,6 +168,11 @@ pub fn rope(kind: RopeKind, x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// See [`crate::Kernels::store_kv`].
 pub fn store_kv(format: KvFormat, x: &[f32], out: &mut [u8]) {
     match format {
+        KvFormat::F32 => {
+            for (x, o) in x.iter().zip(out.chunks_exact_mut(4)) {
+                o.copy_from_slice(&x.to_le_bytes());
+            }
+        }
         KvFormat::F16 => {
             for (x, o) in x.iter().zip(out.chunks_exact_mut(2)) {
                 o.copy_from_slice(&f16::from_f32(*x).to_le_bytes());
@@ -197,6 +193,7 @@ pub fn store_kv(format: KvFormat, x: &[f32], out: &mut [u8]) {
 fn load_kv(format: KvFormat, bytes: &[u8], i: usize) -> f32 {
     let half_at = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32();
     match format {
+        KvFormat::F32 => f32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]),
         KvFormat::F16 => half_at(2 * i),
         KvFormat::Q8_0 => half_at(i / 32 * 34) * (bytes[i / 32 * 34 + 2 + i % 32] as i8) as f32,
     }

@@ -123,7 +123,8 @@ fn f16_places(format: Format) -> Vec<usize> {
 
 #[test]
 fn hostile_values_give_finite_blocks() {
-    let cases: [(&str, fn(usize) -> f32); 16] = [
+    type Case = (&'static str, fn(usize) -> f32);
+    let cases: [Case; 16] = [
         ("zero", |_| 0.0),
         ("minus zero", |_| -0.0),
         ("one", |_| 1.0),
@@ -196,5 +197,48 @@ fn quantize_keeps_inside_its_slices() {
                 assert!(out[..written].chunks(bytes).all(|b| b == &out[..bytes]), "{}", format.name());
             }
         }
+    }
+}
+
+/// Random bits as weights: whatever they are, the block is finite.
+#[test]
+fn random_bits_give_finite_blocks() {
+    for format in QUANTISED {
+        for n in 0..500 {
+            let seed = 1000 + n;
+            // Some blocks of any bits at all, some with exponents near those of scales' ends.
+            let mask = [u32::MAX, 0x9fff_ffff, 0xb8ff_ffff][n as usize % 3];
+            let x: Vec<f32> =
+                (0..format.block_len()).map(|i| f32::from_bits((random(seed, i) >> 32) as u32 & mask)).collect();
+            let y = round_trip(format, &x);
+            assert!(y.iter().all(|v| v.is_finite()), "{} seed {seed}: {y:?}", format.name());
+        }
+    }
+}
+
+/// The scan of scales against trying every f16 scale there is: how much error it leaves.
+#[test]
+fn the_search_is_near_the_best_scale() {
+    let all: Vec<f32> = (0..=u16::MAX).map(|b| half::f16::from_bits(b).to_f32()).filter(|d| d.is_finite()).collect();
+    for (format, lo, hi) in [(Format::Q4_0, -8.0f32, 7.0f32), (Format::Q5_0, -16.0, 15.0)] {
+        let (mut found, mut best) = (0.0f64, 0.0f64);
+        for seed in 0..100 {
+            let x: Vec<f32> =
+                (0..32).map(|i| ((0..4).map(|k| uniform(seed + 50, 4 * i + k)).sum::<f64>() - 2.0) as f32).collect();
+            let peak = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            let error = |d: f32| -> f64 {
+                x.iter().map(|x| ((x - d * (x / d).round_ties_even().clamp(lo, hi)) as f64).powi(2)).sum()
+            };
+            // A smaller scale would clip half the range, a larger one waste half the levels.
+            let near = all.iter().filter(|d| (peak / hi / 2.0..peak / hi * 2.0).contains(&d.abs()));
+            let least = near.map(|d| error(*d)).fold(f64::INFINITY, f64::min);
+            let ours = relative_error(&x, &round_trip(format, &x)).powi(2);
+            let ours = ours * x.iter().map(|x| (*x as f64).powi(2)).sum::<f64>();
+            assert!(ours >= least * (1.0 - 1e-6), "{} seed {seed}: {ours} below {least}", format.name());
+            found += ours;
+            best += least;
+        }
+        println!("{}: {:.4} of the least squared error", format.name(), found / best);
+        assert!(found <= best * 1.01, "{}: {found} against {best}", format.name());
     }
 }

@@ -19,9 +19,10 @@ pub(crate) struct Buffers<'a> {
     pub cache: &'a mut [u8],
     /// `[batch, width]`: the residual stream.
     pub stream: &'a mut [f32],
-    /// `[batch, max(width, heads · value_dim)]`: what goes into a matrix, what comes out of a mixer.
+    /// `[batch, max(width, heads · key_dim, heads · value_dim)]`: what goes into a matrix, what comes out of a mixer.
     pub normed: &'a mut [f32],
     /// Attention: `q [batch, heads · key_dim] | k | v | out [batch, heads · value_dim]`. Feed-forward: `[batch, ffn]`.
+    /// At least `[batch, width]`.
     pub inner: &'a mut [f32],
     /// Quantised activations of a batch.
     pub acts: &'a mut [u8],
@@ -152,8 +153,8 @@ impl Pass<'_, '_> {
             self.add_bias(bias, out, weight.rows as usize)?;
         }
         if recipe.qk_norm {
-            self.norm_heads(&tensors.q_norm, q, heads * kd, kd)?;
-            self.norm_heads(&tensors.k_norm, k, kv_heads * kd, kd)?;
+            self.norm_heads(&tensors.q_norm, q, heads * kd, kd, b.normed)?;
+            self.norm_heads(&tensors.k_norm, k, kv_heads * kd, kd, b.normed)?;
         }
 
         let bytes = (shape.bytes(recipe).unwrap_or(0)) as usize;
@@ -176,7 +177,7 @@ impl Pass<'_, '_> {
 
         self.linear(&tensors.out, mixed, b.acts, None, b.normed, b.scratch)?;
         self.add_bias(&tensors.out_bias, b.normed, width)?;
-        self.join(&tensors.post_attn_norm, b.stream, b.normed)
+        self.join(&tensors.post_attn_norm, b.stream, b.normed, b.inner)
     }
 
     /// `stream += down(f(gate(x)) · up(x))`, `x = norm(stream)`, of layer `i`.
@@ -202,7 +203,7 @@ impl Pass<'_, '_> {
         }
         self.linear(&tensors.down, inner, b.acts, None, b.normed, b.scratch)?;
         self.add_bias(&tensors.down_bias, b.normed, width)?;
-        self.join(&tensors.post_ffn_norm, b.stream, b.normed)
+        self.join(&tensors.post_ffn_norm, b.stream, b.normed, b.inner)
     }
 
     /// Bytes of one worker's scratch.
@@ -225,14 +226,22 @@ impl Pass<'_, '_> {
         Ok(normed)
     }
 
-    /// `stream += scale · x`, `x` normed first where the family does so.
-    fn join(&mut self, post_norm: &TensorRef, stream: &mut [f32], x: &mut [f32]) -> Result<(), FeedError> {
+    /// `stream += scale · x`, `x` normed first (into `spare`) where the family does so.
+    fn join(
+        &mut self,
+        post_norm: &TensorRef,
+        stream: &mut [f32],
+        x: &[f32],
+        spare: &mut [f32],
+    ) -> Result<(), FeedError> {
         let recipe = &self.model.plan.recipe;
         let (kernels, width) = (&self.model.kernels, recipe.width as usize);
-        if recipe.post_norm {
-            self.norm_heads(post_norm, x, width, width)?;
-        }
-        let x = &*x;
+        let x = if recipe.post_norm {
+            self.norm(post_norm, x, width, spare)?;
+            &*spare
+        } else {
+            x
+        };
         self.crew.for_tokens(stream, width, |t, stream| {
             kernels.add_scaled(stream, &x[t * width..][..width], recipe.residual_scale);
         });
@@ -253,15 +262,23 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// RMS-norms each `dim` elements of rows of `width`, in place.
-    fn norm_heads(&mut self, weight: &TensorRef, x: &mut [f32], width: usize, dim: usize) -> Result<(), FeedError> {
+    /// RMS-norms each `dim` elements of rows of `width`, by way of `spare`.
+    fn norm_heads(
+        &mut self,
+        weight: &TensorRef,
+        x: &mut [f32],
+        width: usize,
+        dim: usize,
+        spare: &mut [f32],
+    ) -> Result<(), FeedError> {
         let (recipe, kernels) = (&self.model.plan.recipe, &self.model.kernels);
         let w = small(self.weights, weight)?;
-        self.crew.for_tokens(x, width, |_, row| {
-            for head in row.chunks_exact_mut(dim) {
-                kernels.rms_norm_in_place(head, w, recipe.norm_eps);
-            }
+        let all = &*x;
+        self.crew.for_tokens(spare, width, |t, out| {
+            let heads = all[t * width..][..width].chunks_exact(dim).zip(out.chunks_exact_mut(dim));
+            heads.for_each(|(head, out)| kernels.rms_norm(head, w, recipe.norm_eps, out));
         });
+        x[..self.crew.n * width].copy_from_slice(&spare[..self.crew.n * width]);
         Ok(())
     }
 

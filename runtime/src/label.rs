@@ -11,8 +11,8 @@ pub struct Label {
 }
 
 impl Label {
-    /// Bytes kept; GGML's own limit on tensor names is 64.
-    pub const CAPACITY: usize = 64;
+    /// Bytes kept: any usual tensor name or key, and an error that carries one stays within 128 bytes.
+    pub const CAPACITY: usize = 48;
 
     /// The label of these bytes. What is not UTF-8, and control characters, are replaced by `?`.
     pub fn new(bytes: &[u8]) -> Label {
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(Label::scoped("llama", "block_count").to_string(), "llama.block_count");
         assert_eq!(Label::new(b"a\xffb\nc").to_string(), "a?b?c");
         let long = Label::new("é".repeat(40).as_bytes());
-        assert_eq!(long.as_str().len(), 64);
+        assert_eq!(long.as_str().len(), 48);
         assert!(long.to_string().ends_with("é…"));
     }
 }

@@ -11,9 +11,13 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 mod angles;
 pub mod arena;
 mod attention;
+pub mod chat;
 pub mod families;
 mod forward;
 pub mod gguf;
@@ -23,9 +27,12 @@ pub mod model;
 pub mod plan;
 pub mod recipe;
 pub mod rope;
+pub mod sampler;
 pub mod session;
+pub mod state;
 pub mod team;
 pub mod tensors;
+pub mod tokenizer;
 pub mod weights;
 
 pub use arena::Arena;

@@ -35,7 +35,7 @@ impl From<ArenaTooSmall> for ModelError {
     }
 }
 
-impl<'a> From<BindError> for ModelError {
+impl From<BindError> for ModelError {
     fn from(e: BindError) -> Self {
         ModelError::Bind(e)
     }

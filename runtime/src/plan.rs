@@ -179,8 +179,8 @@ impl Plan {
         let sizes = Sizes {
             kv_bytes,
             stream: batch * r.width as u64,
-            normed: batch * widest.min(r.width.max(r.heads * r.value_dim) as u64),
-            inner: batch * (queries + kv_width + values).max(r.ffn as u64),
+            normed: batch * (r.width as u64).max(queries).max(values),
+            inner: batch * (queries + kv_width + values).max(r.ffn as u64).max(r.width as u64),
             acts_bytes: batch * acts,
             angles: angles::table_len(recipe, config.batch),
             partial: attention::partial_len(recipe, config),

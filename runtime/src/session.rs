@@ -86,12 +86,12 @@ pub fn never() -> bool {
 /// A session: the KV ring and the buffers of a forward pass, all in the arena.
 pub struct Session<'a> {
     model: Model<'a>,
-    buffers: Buffers<'a>,
+    pub(crate) buffers: Buffers<'a>,
     /// Rotary angles of a batch.
     angles: &'a mut [f32],
     position: u64,
     /// One past the farthest position ever written to the ring.
-    written: u64,
+    pub(crate) written: u64,
 }
 
 impl<'a> Session<'a> {
@@ -191,6 +191,12 @@ impl<'a> Session<'a> {
         &mut self.buffers.logits[..self.model.plan.recipe.vocab as usize]
     }
 
+    /// The last token's final hidden state `[width]`, normed: what the output matrix saw in the last successful
+    /// [`Session::feed`]. An embedding of the text so far.
+    pub fn hidden(&self) -> &[f32] {
+        &self.buffers.normed[..self.model.plan.recipe.width as usize]
+    }
+
     /// Goes back to `position`, forgetting what came after. Always possible by fewer than `batch` tokens, and to any
     /// position while the session has not outgrown its context.
     pub fn rewind(&mut self, position: u64) -> Result<(), RewindError> {
@@ -214,6 +220,11 @@ impl<'a> Session<'a> {
             Some(index) => Err(FeedError::Token { id: tokens[index], index, vocab }),
             None => Ok(()),
         }
+    }
+
+    pub(crate) fn set_position(&mut self, position: u64, written: u64) {
+        self.position = position;
+        self.written = written;
     }
 
     fn advance(&mut self, n: usize) {

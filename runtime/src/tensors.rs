@@ -324,3 +324,6 @@ impl Binder<'_, '_> {
 fn elements(vector: &TensorRef, start: u32, len: u32) -> TensorRef {
     TensorRef { offset: vector.offset + 4 * start as u64, cols: len, ..*vector }
 }
+
+#[cfg(test)]
+mod tests;

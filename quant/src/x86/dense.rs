@@ -66,30 +66,39 @@ unsafe fn tile<S: Simd, E: Element, const R: usize, const T: usize>(
         let mut acc = [[S::splat_f(0.0); T]; R];
         let mut c = 0;
         while c + S::LANES <= cols {
-            let w = w.map(|w| E::load::<S>(w.add(c * E::BYTES)));
+            let mut part = [S::splat_f(0.0); R];
+            for (part, w) in part.iter_mut().zip(w) {
+                *part = E::load::<S>(w.add(c * E::BYTES));
+            }
             for (t, x) in x.iter().enumerate() {
                 let x = S::load_f(x.add(c));
-                for (acc, w) in acc.iter_mut().zip(w) {
+                for (acc, w) in acc.iter_mut().zip(part) {
                     acc[t] = S::fma(w, x, acc[t]);
                 }
             }
             c += S::LANES;
         }
         if c < cols {
-            let w = w.map(|w| {
+            let mut part = [S::splat_f(0.0); R];
+            for (part, w) in part.iter_mut().zip(w) {
                 let mut last = [0u8; 64];
-                let n = (cols - c) * E::BYTES;
-                core::ptr::copy_nonoverlapping(w.add(c * E::BYTES), last.as_mut_ptr(), n);
-                E::load::<S>(last.as_ptr())
-            });
+                core::ptr::copy_nonoverlapping(w.add(c * E::BYTES), last.as_mut_ptr(), (cols - c) * E::BYTES);
+                *part = E::load::<S>(last.as_ptr());
+            }
             for (t, x) in x.iter().enumerate() {
                 let x = S::load_part(x.add(c), cols - c);
-                for (acc, w) in acc.iter_mut().zip(w) {
+                for (acc, w) in acc.iter_mut().zip(part) {
                     acc[t] = S::fma(w, x, acc[t]);
                 }
             }
         }
-        acc.map(|acc| acc.map(|acc| S::sum(acc)))
+        let mut sums = [[0.0; T]; R];
+        for (sums, acc) in sums.iter_mut().zip(acc) {
+            for (sum, acc) in sums.iter_mut().zip(acc) {
+                *sum = S::sum(acc);
+            }
+        }
+        sums
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
         let magic = S::splat_f(12_582_912.0);
         let shifted = S::fma(x, S::splat_f(core::f32::consts::LOG2_E), magic);
         let n = S::subf(shifted, magic);
-        let r = S::fnma(n, S::splat_f(0.693_359_375), x);
+        let r = S::fnma(n, S::splat_f(0.693_359_4), x);
         let r = S::fnma(n, S::splat_f(-2.121_944_4e-4), r);
         let mut p = S::splat_f(1.987_569_1e-4);
         for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
@@ -135,23 +135,29 @@ pub(super) unsafe fn add_scaled<S: Simd>(x: &mut [f32], y: &[f32], scale: f32) {
     }
 }
 
-/// The sum of `f(x)` over `LANES` partial sums; `f` must answer 0 for the zeros after the end, or be told by `n`.
+/// `Σ (x - less)²` over `LANES` partial sums; the zeros after the end of a last part each add `less²`.
 #[inline(always)]
-unsafe fn total<S: Simd>(x: &[f32], f: impl Fn(S::F) -> S::F) -> f32 {
+unsafe fn squares<S: Simd>(x: &[f32], less: f32) -> f32 {
     let (n, at) = (x.len(), x.as_ptr());
     unsafe {
+        let less = S::splat_f(less);
         let mut sums = [S::splat_f(0.0); 4];
-        let mut i = 0;
-        while i + 4 * S::LANES <= n {
-            for (k, sum) in sums.iter_mut().enumerate() {
-                *sum = S::addf(*sum, f(S::load_f(at.add(i + k * S::LANES))));
-            }
-            i += 4 * S::LANES;
+        for (k, i) in (0..n).step_by(S::LANES).enumerate() {
+            let x = S::subf(load::<S>(at, i, n), less);
+            sums[k % 4] = S::fma(x, x, sums[k % 4]);
         }
-        let mut sum = S::addf(S::addf(sums[0], sums[1]), S::addf(sums[2], sums[3]));
-        while i < n {
-            sum = S::addf(sum, f(load::<S>(at, i, n)));
-            i += S::LANES;
+        S::sum(S::addf(S::addf(sums[0], sums[1]), S::addf(sums[2], sums[3])))
+    }
+}
+
+/// `Σ x` over `LANES` partial sums.
+#[inline(always)]
+unsafe fn total<S: Simd>(x: &[f32]) -> f32 {
+    let (n, at) = (x.len(), x.as_ptr());
+    unsafe {
+        let mut sum = S::splat_f(0.0);
+        for i in (0..n).step_by(S::LANES) {
+            sum = S::addf(sum, load::<S>(at, i, n));
         }
         S::sum(sum)
     }
@@ -162,7 +168,7 @@ unsafe fn total<S: Simd>(x: &[f32], f: impl Fn(S::F) -> S::F) -> f32 {
 pub(super) unsafe fn rms_norm<S: Simd>(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
     let n = x.len();
     unsafe {
-        let mean = total::<S>(x, |v| S::mulf(v, v)) / n as f32;
+        let mean = squares::<S>(x, 0.0) / n as f32;
         let scale = S::splat_f(1.0 / libm::sqrtf(mean + eps));
         let (at, to, w) = (x.as_ptr(), out.as_mut_ptr(), weight.as_ptr().cast::<f32>());
         for i in (0..n).step_by(S::LANES) {
@@ -180,11 +186,10 @@ pub(super) unsafe fn rms_norm<S: Simd>(x: &[f32], weight: &[u8], eps: f32, out: 
 pub(super) unsafe fn layer_norm<S: Simd>(x: &[f32], weight: &[u8], bias: &[u8], eps: f32, out: &mut [f32]) {
     let n = x.len();
     unsafe {
-        let mean = total::<S>(x, |v| v) / n as f32;
+        let mean = total::<S>(x) / n as f32;
         let less = S::splat_f(mean);
         let past = (n.div_ceil(S::LANES) * S::LANES - n) as f32;
-        // The zeros after the end have each added mean².
-        let squares = total::<S>(x, |v| S::mulf(S::subf(v, less), S::subf(v, less))) - past * mean * mean;
+        let squares = squares::<S>(x, mean) - past * mean * mean;
         let scale = S::splat_f(1.0 / libm::sqrtf((squares / n as f32).max(0.0) + eps));
         let (at, to) = (x.as_ptr(), out.as_mut_ptr());
         let (w, b) = (weight.as_ptr().cast::<f32>(), bias.as_ptr().cast::<f32>());
@@ -280,6 +285,7 @@ pub(super) unsafe fn quantize_act<S: Simd>(kind: ActKind, x: &[f32], record: &mu
 pub(super) unsafe fn store_kv<S: Simd>(format: KvFormat, x: &[f32], out: &mut [u8]) {
     unsafe {
         match format {
+            KvFormat::F32 => scalar::store_kv(format, x, out),
             KvFormat::F16 => {
                 let whole = x.len() / S::LANES * S::LANES;
                 for i in (0..whole).step_by(S::LANES) {

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! for each tile of up to 128 tokens:
-//!     side[g][t] = what the format adds per group of 32 columns and token      (Side)
+//!     panel[g][t] = 32 activations of group g, their scale, and what the format adds for them      (Side)
 //!     for each LANES rows of the weights:
 //!         acc[t] = 0                                                           (one row per lane)
 //!         for each block column:
 //!             ask for the cache lines that lie LANES rows ahead
+//!             copy the block's scales of the column after next side by side    (Weights::gather)
 //!             for each group g of 32 columns, unpacked into 8 registers:       (weights.rs)
 //!                 for each token:
-//!                     dot = side[g][t] + Σ_j w[j] · (bytes 4j.. of the token's group, in every lane)
-//!                     acc[t] += scale · (scale of the token's group) · dot
+//!                     dot = side + Σ_j w[j] · (bytes 4j.. of panel[g][t], in every lane)
+//!                     acc[t] += scale · (scale of panel[g][t]) · dot
 //!         out[t][rows] = acc[t]
 //! ```
 //! Weights are read once per 128 tokens and unpacked straight into registers; nothing is summed across lanes. Every
@@ -31,101 +32,93 @@ const TILE: usize = 128;
 /// Where unpacked groups go: all tokens of a tile.
 pub(super) struct Sink<S: Simd> {
     tokens: usize,
-    /// Token 0's bytes; records are `stride` bytes apart.
-    qs: *const i8,
-    scales: *const f32,
-    stride: usize,
-    /// Groups per scale, as a shift.
-    shift: u32,
-    /// `[groups, tokens]` of one or two 4-byte entries.
-    side: *const u32,
+    /// `[groups, tokens]` of [`entry`]s.
+    panel: *const u8,
     /// `[tokens, LANES]`.
     acc: *mut f32,
     lanes: PhantomData<S>,
+}
+
+/// Bytes of one token and group in the panel: 32 activations, their scale f32, one or two of the side's u32.
+const fn entry(sides: usize) -> usize {
+    36 + 4 * sides
+}
+
+/// For each token: binds its bytes, its scale in every lane, its entry (of `$sides`) of the side, and its accumulator,
+/// which becomes the last expression. A macro, not a function of a closure, for the reason given at [`map`].
+macro_rules! each {
+    ($sink:ident, $g:ident, $sides:literal, |$a:ident, $by:ident, $side:ident, $acc:ident| $to:expr) => {{
+        // SAFETY: inside the panel and the accumulators, which `blocks` has sized.
+        unsafe {
+            let mut from = $sink.panel.add($g * $sink.tokens * entry($sides));
+            let mut at = $sink.acc;
+            for _ in 0..$sink.tokens {
+                let ($a, $by) = (from.cast::<i8>(), S::splat_f(*from.add(32).cast::<f32>()));
+                let ($side, $acc) = (from.add(36).cast::<u32>(), S::load_f(at));
+                S::store_f(at, $to);
+                from = from.wrapping_add(entry($sides));
+                at = at.wrapping_add(S::LANES);
+            }
+        }
+    }};
 }
 
 /// See [`super::weights`] for the meaning of the arguments.
 ///
 /// Safety of all these functions: `g` must be a group of the row; the conditions of [`super::simd`].
 impl<S: Simd> Sink<S> {
-    /// Calls `f(token, its bytes, its scale in every lane, its entry of the side)` for each token, and adds what it returns.
-    #[inline(always)]
-    unsafe fn each<const SIDES: usize>(&mut self, g: usize, f: impl Fn(*const i8, S::F, *const u32, S::F) -> S::F) {
-        // SAFETY: inside the tokens' records, the side table and the accumulators, which `matmul` has sized.
-        unsafe {
-            let qs = self.qs.add(32 * g);
-            let scales = self.scales.add(g >> self.shift);
-            let side = self.side.add(g * self.tokens * SIDES);
-            for t in 0..self.tokens {
-                let acc = self.acc.add(t * S::LANES);
-                let scale = S::splat_f(*scales.byte_add(t * self.stride));
-                S::store_f(acc, f(qs.add(t * self.stride), scale, side.add(t * SIDES), S::load_f(acc)));
-            }
-        }
-    }
-
     /// One scale, an offset in the side.
     #[inline(always)]
     pub unsafe fn group<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
-        unsafe {
-            self.each::<1>(g, |a, by, side, acc| {
-                let dot = S::dot::<8, MAX>(S::splat(*side.cast()), w, a);
-                S::fma(S::to_f(dot), S::mulf(scale, by), acc)
-            })
-        }
+        each!(self, g, 1, |a, by, side, acc| {
+            let dot = S::dot::<8, MAX>(S::splat(*side.cast()), w, a);
+            S::fma(S::to_f(dot), S::mulf(scale, by), acc)
+        })
     }
 
     /// The same for signed weights.
     #[inline(always)]
     pub unsafe fn group_signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
-        unsafe {
-            self.each::<1>(g, |a, by, side, acc| {
-                let dot = S::dot_signed::<8>(S::splat(*side.cast()), w, a);
-                S::fma(S::to_f(dot), S::mulf(scale, by), acc)
-            })
-        }
+        each!(self, g, 1, |a, by, side, acc| {
+            let dot = S::dot_signed::<8>(S::splat(*side.cast()), w, a);
+            S::fma(S::to_f(dot), S::mulf(scale, by), acc)
+        })
     }
 
     /// One scale and minimum.
     #[inline(always)]
     pub unsafe fn group_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F) {
-        unsafe {
-            self.each::<1>(g, |a, by, side, acc| {
-                let dot = S::dot::<8, MAX>(S::splat(0), w, a);
-                let acc = S::fma(S::to_f(dot), S::mulf(scale, by), acc);
-                S::fma(min, S::splat_f(*side.cast()), acc)
-            })
-        }
+        each!(self, g, 1, |a, by, side, acc| {
+            let dot = S::dot::<8, MAX>(S::splat(0), w, a);
+            let acc = S::fma(S::to_f(dot), S::mulf(scale, by), acc);
+            S::fma(min, S::splat_f(*side.cast()), acc)
+        })
     }
 
     /// Two scales, offsets in the side.
     #[inline(always)]
     pub unsafe fn group16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2]) {
-        unsafe {
-            let (low, high) = halves(w);
-            self.each::<2>(g, |a, by, side, acc| {
-                let first = S::dot::<4, MAX>(S::splat(*side.cast()), &low, a);
-                let second = S::dot::<4, MAX>(S::splat(*side.add(1).cast()), &high, a.add(16));
-                let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
-                S::fma(sum, by, acc)
-            })
-        }
+        let (low, high) = halves(w);
+        each!(self, g, 2, |a, by, side, acc| {
+            let first = S::dot::<4, MAX>(S::splat(*side.cast()), &low, a);
+            let second = S::dot::<4, MAX>(S::splat(*side.add(1).cast()), &high, a.add(16));
+            let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
+            S::fma(sum, by, acc)
+        })
     }
 
     /// Two scales and minima.
     #[inline(always)]
     pub unsafe fn group16_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2], min: [S::F; 2]) {
-        unsafe {
-            let (low, high) = halves(w);
-            self.each::<2>(g, |a, by, side, acc| {
-                let first = S::dot::<4, MAX>(S::splat(0), &low, a);
-                let second = S::dot::<4, MAX>(S::splat(0), &high, a.add(16));
-                let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
-                let acc = S::fma(sum, by, acc);
-                let acc = S::fma(min[0], S::splat_f(*side.cast()), acc);
-                S::fma(min[1], S::splat_f(*side.add(1).cast()), acc)
-            })
-        }
+        let (low, high) = halves(w);
+        each!(self, g, 2, |a, by, side, acc| {
+            let first = S::dot::<4, MAX>(S::splat(0), &low, a);
+            let second = S::dot::<4, MAX>(S::splat(0), &high, a.add(16));
+            let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
+            let acc = S::fma(sum, by, acc);
+            let acc = S::fma(min[0], S::splat_f(*side.cast()), acc);
+            S::fma(min[1], S::splat_f(*side.add(1).cast()), acc)
+        })
     }
 }
 
@@ -134,37 +127,52 @@ fn halves<T: Copy>(w: &[T; 8]) -> ([T; 4], [T; 4]) {
     ([w[0], w[1], w[2], w[3]], [w[4], w[5], w[6], w[7]])
 }
 
-/// Bytes of scratch for `Kernels::matmul`: the side table and the accumulators of a tile of tokens.
+/// Scales copied ahead: four columns of at most 8 bytes per lane.
+const HEADS: usize = 4;
+
+/// Bytes of scratch for `Kernels::matmul`: heads, accumulators and the panel of a tile of tokens.
 pub(super) fn scratch<S: Simd>(format: Format, cols: usize, tokens: usize) -> usize {
     if ActKind::of(format) == ActKind::F32 {
         return 0;
     }
     let tokens = tokens.min(TILE);
-    // Two entries of the side per 32 columns at most.
-    (tokens * S::LANES * 4 + tokens * cols.div_ceil(16) * 4).div_ceil(64) * 64
+    (HEADS * S::LANES * 8 + tokens * S::LANES * 4 + tokens * cols.div_ceil(32) * entry(2)).div_ceil(64) * 64
 }
 
-/// Fills `side[g][t]`.
-unsafe fn fill_side(side: *mut u32, kind: Side, acts: &Acts, first: usize, tokens: usize) {
-    let groups = acts.cols / 32;
+/// Fills the panel, whose entries have `SIDES` of the side.
+///
+/// # Safety
+/// The panel must have room for all groups and tokens.
+#[inline(always)]
+unsafe fn fill<const SIDES: usize>(panel: *mut u8, kind: Side, acts: &Acts, first: usize, tokens: usize) {
     let shift = if acts.kind == ActKind::Q8K { 3 } else { 0 };
-    for t in 0..tokens {
-        let (sums, scales) = (acts.sums(first + t), acts.scales(first + t));
-        for g in 0..groups {
-            let (a, b) = (sums[2 * g] as i32, sums[2 * g + 1] as i32);
-            // SAFETY: the scratch has two entries for each group and token.
-            let put = |i: usize, n: usize, x: u32| unsafe { *side.add((g * tokens + t) * n + i) = x };
-            match kind {
-                Side::Offset(by) => put(0, 1, (-by * (a + b)) as u32),
-                Side::Offset16(by) => {
-                    put(0, 2, (-by * a) as u32);
-                    put(1, 2, (-by * b) as u32);
+    let stride = acts.kind.stride(acts.cols);
+    let (qs, scales, sums) = (acts.qs(first), acts.scales(first), acts.sums(first));
+    // SAFETY: token `first + t`'s record lies `t · stride` after token `first`'s; the entry is in the panel.
+    unsafe {
+        let mut to = panel;
+        for g in 0..acts.cols / 32 {
+            for t in 0..tokens {
+                let q = qs.as_ptr().add(32 * g).byte_add(t * stride);
+                core::ptr::copy_nonoverlapping(q.cast(), to, 32);
+                let scale = *scales.as_ptr().add(g >> shift).byte_add(t * stride);
+                let sums = sums.as_ptr().add(2 * g).byte_add(t * stride);
+                let (a, b) = (*sums as i32, *sums.add(1) as i32);
+                to.add(32).cast::<f32>().write(scale);
+                let side = to.add(36).cast::<u32>();
+                match kind {
+                    Side::Offset(by) => side.write((-by * (a + b)) as u32),
+                    Side::Min => side.write((scale * (a + b) as f32).to_bits()),
+                    Side::Offset16(by) => {
+                        side.write((-by * a) as u32);
+                        side.add(1).write((-by * b) as u32);
+                    }
+                    Side::Min16 => {
+                        side.write((scale * a as f32).to_bits());
+                        side.add(1).write((scale * b as f32).to_bits());
+                    }
                 }
-                Side::Min => put(0, 1, (scales[g >> shift] * (a + b) as f32).to_bits()),
-                Side::Min16 => {
-                    put(0, 2, (scales[g >> shift] * a as f32).to_bits());
-                    put(1, 2, (scales[g >> shift] * b as f32).to_bits());
-                }
+                to = to.add(entry(SIDES));
             }
         }
     }
@@ -177,25 +185,22 @@ unsafe fn fill_side(side: *mut u32, kind: Side, acts: &Acts, first: usize, token
 #[inline(always)]
 pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
     let rows = out.rows().len();
-    let (cols, blocks) = (acts.cols, acts.cols / (32 * W::GROUPS));
+    let blocks = acts.cols / (32 * W::GROUPS);
     let row_bytes = blocks * W::BYTES;
     let mut first = 0;
     while first < acts.tokens {
         let tokens = (acts.tokens - first).min(TILE);
-        let acc: *mut f32 = scratch.as_mut_ptr().cast();
-        // SAFETY: `scratch` has room for the accumulators and the side after them.
-        let side: *mut u32 = unsafe { acc.add(tokens * S::LANES).cast() };
-        unsafe { fill_side(side, W::SIDE, acts, first, tokens) };
-        let mut sink = Sink::<S> {
-            tokens,
-            qs: acts.qs(first).as_ptr(),
-            scales: acts.scales(first).as_ptr(),
-            stride: acts.kind.stride(cols),
-            shift: if acts.kind == ActKind::Q8K { 3 } else { 0 },
-            side,
-            acc,
-            lanes: PhantomData,
-        };
+        let heads = scratch.as_mut_ptr();
+        // SAFETY: `scratch` has room for the heads, the accumulators and the panel after them.
+        let acc: *mut f32 = unsafe { heads.add(HEADS * S::LANES * 8).cast() };
+        let panel: *mut u8 = unsafe { acc.add(tokens * S::LANES).cast() };
+        let mut sink = Sink::<S> { tokens, panel, acc, lanes: PhantomData };
+        unsafe {
+            match W::SIDE {
+                Side::Offset(_) | Side::Min => fill::<1>(panel, W::SIDE, acts, first, tokens),
+                Side::Offset16(_) | Side::Min16 => fill::<2>(panel, W::SIDE, acts, first, tokens),
+            }
+        }
         let mut r = 0;
         while r < rows {
             // The last group reaches back to rows that were done already; with less than a group of rows, all lanes
@@ -208,13 +213,20 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
                 }
                 let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
                 let ahead = at.at.wrapping_add(S::LANES * row_bytes);
+                let head = |b: usize| heads.add(b % HEADS * S::LANES * 8);
+                for b in 0..blocks.min(2) {
+                    W::gather(Rows { at: at.at.add(b * W::BYTES), stride }, head(b));
+                }
                 for b in 0..blocks {
                     let step = W::BYTES * S::LANES;
                     for line in 0..step.div_ceil(64) {
                         // A prefetch never faults, wherever it points.
                         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(b * step + 64 * line).cast());
                     }
-                    W::block(at, b * W::GROUPS, &mut sink);
+                    if b + 2 < blocks {
+                        W::gather(Rows { at: at.at.add(2 * W::BYTES), stride }, head(b + 2));
+                    }
+                    W::block(at, b * W::GROUPS, head(b), &mut sink);
                     at.at = at.at.wrapping_add(W::BYTES);
                 }
                 for t in 0..tokens {

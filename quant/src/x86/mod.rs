@@ -1,5 +1,6 @@
 //! Kernels for x86-64: one source over [`simd::Simd`], compiled once for each instruction set.
 
+mod attend;
 mod cpu;
 mod dense;
 mod float;
@@ -9,7 +10,7 @@ mod weights;
 
 use crate::kernels::{AttendState, Isa, KvFormat, KvRun, RopeKind, Table, Unary};
 use crate::share::OutTile;
-use crate::{ActKind, Acts, Format, scalar};
+use crate::{ActKind, Acts, Format};
 
 /// The instruction sets of this architecture, the fastest first.
 pub(crate) const BEST_FIRST: &[Isa] = &[Isa::Avx512Vnni, Isa::AvxVnni, Isa::Avx2];
@@ -50,8 +51,8 @@ macro_rules! instruction_set {
                 unary,
                 rope,
                 store_kv,
-                attend_scratch: scalar::attend_scratch,
-                attend: scalar::attend,
+                attend_scratch: attend::scratch::<$simd>,
+                attend,
             };
 
             matmul::dispatch!($simd, $features);
@@ -89,6 +90,17 @@ macro_rules! instruction_set {
             #[target_feature(enable = $features)]
             unsafe fn store_kv(format: KvFormat, x: &[f32], out: &mut [u8]) {
                 unsafe { float::store_kv::<$simd>(format, x, out) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn attend(
+                q: &[f32],
+                run: &KvRun,
+                visible: &[(u32, u32)],
+                soft_cap: f32,
+                state: &mut AttendState,
+                scratch: &mut [f32],
+            ) {
+                unsafe { attend::attend::<$simd>(q, run, visible, soft_cap, state, scratch) }
             }
         }
     };

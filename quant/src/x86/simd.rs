@@ -22,6 +22,43 @@ impl Rows {
         // SAFETY: the caller's duty.
         Rows { at: unsafe { self.at.add(bytes) }, ..self }
     }
+
+    /// Copies the f16 at the start of every row to successive places.
+    ///
+    /// # Safety
+    /// Two bytes must be inside every row; `to` has room for one f16 per lane.
+    #[inline(always)]
+    pub unsafe fn halves<S: Simd>(self, to: *mut u8) {
+        for r in 0..S::LANES {
+            // SAFETY: the caller's duty. Volatile, or the copies become a chain of shuffles.
+            unsafe {
+                let x = self.at.add(r * self.stride).cast::<u16>().read_unaligned();
+                to.cast::<u16>().add(r).write_volatile(x);
+            }
+        }
+    }
+
+    /// Copies the dword at the start of every row to successive places.
+    ///
+    /// # Safety
+    /// Four bytes must be inside every row; `to` has room for one dword per lane, and is aligned to four.
+    #[inline(always)]
+    pub unsafe fn dwords<S: Simd>(self, to: *mut u8) {
+        for r in 0..S::LANES {
+            // SAFETY: as above.
+            unsafe {
+                let x = self.at.add(r * self.stride).cast::<u32>().read_unaligned();
+                to.cast::<u32>().add(r).write_volatile(x);
+            }
+        }
+    }
+
+    /// 16 bytes of row `r`.
+    #[inline(always)]
+    unsafe fn sixteen(self, r: usize) -> __m128i {
+        // SAFETY: the caller of [`Simd::quads`] says that they are there.
+        unsafe { _mm_loadu_si128(self.at.add(r * self.stride).cast()) }
+    }
 }
 
 /// See the module's head for what every `unsafe fn` here asks.
@@ -41,7 +78,6 @@ pub(super) trait Simd: Sized {
     /// The same 16 bytes in each 128-bit part.
     unsafe fn splat_table(t: &[u8; 16]) -> Self::I;
     unsafe fn load(at: *const u8) -> Self::I;
-    unsafe fn store(at: *mut u8, x: Self::I);
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn xor(a: Self::I, b: Self::I) -> Self::I;
@@ -106,10 +142,8 @@ pub(super) trait Simd: Sized {
     unsafe fn select_lt(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn max(x: Self::F) -> f32;
-    /// Swaps neighbours `2i` and `2i + 1`.
-    unsafe fn swap_pairs(x: Self::F) -> Self::F;
-    /// The 4 × 4 block transpose of floats as in [`Simd::quads`]: rows of `LANES` floats, `out[j]` has column `j`.
-    unsafe fn columns(at: *const f32, stride: usize) -> [Self::F; 4];
+    /// Lane 0.
+    unsafe fn first(x: Self::F) -> f32;
 }
 
 /// AVX-512 F, BW, DQ, VL, VNNI.
@@ -138,10 +172,6 @@ impl Simd for Wide {
     #[inline(always)]
     unsafe fn load(at: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(at.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store(at: *mut u8, x: __m512i) {
-        unsafe { _mm512_storeu_si512(at.cast(), x) }
     }
     #[inline(always)]
     unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
@@ -177,7 +207,7 @@ impl Simd for Wide {
             let byte = (first / 8) as i32;
             let copy =
                 _mm512_add_epi8(_mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0), _mm512_set1_epi8(byte as i8));
-            let mask = _mm512_set1_epi32(if first % 8 == 0 { 0x08040201 } else { 0x80402010u32 as i32 });
+            let mask = _mm512_set1_epi32(if first.is_multiple_of(8) { 0x08040201 } else { 0x80402010u32 as i32 });
             let set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(bits, copy), mask);
             _mm512_maskz_mov_epi8(set, _mm512_set1_epi8(bit as i8))
         }
@@ -187,14 +217,14 @@ impl Simd for Wide {
         unsafe {
             // Vector i takes rows i, 4+i, 8+i, 12+i into its four parts, so that the 4 × 4 transpose of dwords inside
             // each part leaves the rows in order.
-            let part = |r: usize| _mm_loadu_si128(rows.at.add(r * rows.stride).cast());
-            let z = |i: usize| {
-                let x = _mm512_castsi128_si512(part(i));
-                let x = _mm512_inserti32x4::<1>(x, part(4 + i));
-                let x = _mm512_inserti32x4::<2>(x, part(8 + i));
-                _mm512_inserti32x4::<3>(x, part(12 + i))
-            };
-            let (z0, z1, z2, z3) = (z(0), z(1), z(2), z(3));
+            let mut z = [_mm512_setzero_si512(); 4];
+            for (i, z) in z.iter_mut().enumerate() {
+                let x = _mm512_castsi128_si512(rows.sixteen(i));
+                let x = _mm512_inserti32x4::<1>(x, rows.sixteen(4 + i));
+                let x = _mm512_inserti32x4::<2>(x, rows.sixteen(8 + i));
+                *z = _mm512_inserti32x4::<3>(x, rows.sixteen(12 + i));
+            }
+            let [z0, z1, z2, z3] = z;
             let (a, b) = (_mm512_unpacklo_epi32(z0, z1), _mm512_unpacklo_epi32(z2, z3));
             let (c, d) = (_mm512_unpackhi_epi32(z0, z1), _mm512_unpackhi_epi32(z2, z3));
             [
@@ -209,10 +239,7 @@ impl Simd for Wide {
     unsafe fn dwords(rows: Rows) -> __m512i {
         unsafe {
             let mut all = [0u32; 16];
-            for (r, x) in all.iter_mut().enumerate() {
-                // Volatile, or the copies become a chain of shuffles.
-                core::ptr::write_volatile(x, rows.at.add(r * rows.stride).cast::<u32>().read_unaligned());
-            }
+            rows.dwords::<Self>(all.as_mut_ptr().cast());
             _mm512_loadu_si512(all.as_ptr().cast())
         }
     }
@@ -220,10 +247,8 @@ impl Simd for Wide {
     unsafe fn halves(rows: Rows) -> __m512 {
         unsafe {
             let mut all = [0u16; 16];
-            for (r, x) in all.iter_mut().enumerate() {
-                core::ptr::write_volatile(x, rows.at.add(r * rows.stride).cast::<u16>().read_unaligned());
-            }
-            _mm512_cvtph_ps(_mm256_loadu_si256(all.as_ptr().cast()))
+            rows.halves::<Self>(all.as_mut_ptr().cast());
+            Self::load_f16(all.as_ptr().cast())
         }
     }
     #[inline(always)]
@@ -353,12 +378,8 @@ impl Simd for Wide {
         unsafe { _mm512_reduce_max_ps(x) }
     }
     #[inline(always)]
-    unsafe fn swap_pairs(x: __m512) -> __m512 {
-        unsafe { _mm512_permute_ps::<0b10_11_00_01>(x) }
-    }
-    #[inline(always)]
-    unsafe fn columns(at: *const f32, stride: usize) -> [__m512; 4] {
-        unsafe { Self::quads(Rows { at: at.cast(), stride: 4 * stride }).map(|x| Self::as_f(x)) }
+    unsafe fn first(x: __m512) -> f32 {
+        unsafe { _mm512_cvtss_f32(x) }
     }
 }
 
@@ -390,10 +411,6 @@ macro_rules! eight_lanes {
             #[inline(always)]
             unsafe fn load(at: *const u8) -> __m256i {
                 unsafe { _mm256_loadu_si256(at.cast()) }
-            }
-            #[inline(always)]
-            unsafe fn store(at: *mut u8, x: __m256i) {
-                unsafe { _mm256_storeu_si256(at.cast(), x) }
             }
             #[inline(always)]
             unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
@@ -429,7 +446,7 @@ macro_rules! eight_lanes {
                     let byte = (first / 8) as i8;
                     let lanes = _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808, 0x0c0c0c0c);
                     let copy = _mm256_add_epi8(lanes, _mm256_set1_epi8(byte));
-                    let mask = _mm256_set1_epi32(if first % 8 == 0 { 0x08040201 } else { 0x80402010u32 as i32 });
+                    let mask = _mm256_set1_epi32(if first.is_multiple_of(8) { 0x08040201 } else { 0x80402010u32 as i32 });
                     let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(bits, copy), mask), mask);
                     _mm256_and_si256(set, _mm256_set1_epi8(bit as i8))
                 }
@@ -438,9 +455,11 @@ macro_rules! eight_lanes {
             unsafe fn quads(rows: Rows) -> [__m256i; 4] {
                 unsafe {
                     // As for 16 lanes, with rows i and 4+i.
-                    let part = |r: usize| _mm_loadu_si128(rows.at.add(r * rows.stride).cast());
-                    let y = |i: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(part(i)), part(4 + i));
-                    let (y0, y1, y2, y3) = (y(0), y(1), y(2), y(3));
+                    let mut y = [_mm256_setzero_si256(); 4];
+                    for (i, y) in y.iter_mut().enumerate() {
+                        *y = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(rows.sixteen(i)), rows.sixteen(4 + i));
+                    }
+                    let [y0, y1, y2, y3] = y;
                     let (a, b) = (_mm256_unpacklo_epi32(y0, y1), _mm256_unpacklo_epi32(y2, y3));
                     let (c, d) = (_mm256_unpackhi_epi32(y0, y1), _mm256_unpackhi_epi32(y2, y3));
                     [
@@ -455,20 +474,16 @@ macro_rules! eight_lanes {
             unsafe fn dwords(rows: Rows) -> __m256i {
                 unsafe {
                     let mut all = [0u32; 8];
-                    for (r, x) in all.iter_mut().enumerate() {
-                        core::ptr::write_volatile(x, rows.at.add(r * rows.stride).cast::<u32>().read_unaligned());
-                    }
-                    _mm256_loadu_si256(all.as_ptr().cast())
+                rows.dwords::<Self>(all.as_mut_ptr().cast());
+                _mm256_loadu_si256(all.as_ptr().cast())
                 }
             }
             #[inline(always)]
             unsafe fn halves(rows: Rows) -> __m256 {
                 unsafe {
                     let mut all = [0u16; 8];
-                    for (r, x) in all.iter_mut().enumerate() {
-                        core::ptr::write_volatile(x, rows.at.add(r * rows.stride).cast::<u16>().read_unaligned());
-                    }
-                    _mm256_cvtph_ps(_mm_loadu_si128(all.as_ptr().cast()))
+                    rows.halves::<Self>(all.as_mut_ptr().cast());
+                    Self::load_f16(all.as_ptr().cast())
                 }
             }
             #[inline(always)]
@@ -605,12 +620,8 @@ macro_rules! eight_lanes {
                 }
             }
             #[inline(always)]
-            unsafe fn swap_pairs(x: __m256) -> __m256 {
-                unsafe { _mm256_permute_ps::<0b10_11_00_01>(x) }
-            }
-            #[inline(always)]
-            unsafe fn columns(at: *const f32, stride: usize) -> [__m256; 4] {
-                unsafe { Self::quads(Rows { at: at.cast(), stride: 4 * stride }).map(|x| Self::as_f(x)) }
+            unsafe fn first(x: __m256) -> f32 {
+                unsafe { _mm256_cvtss_f32(x) }
             }
         }
     };
@@ -642,14 +653,12 @@ eight_lanes! {
         unsafe {
             let ones = _mm256_set1_epi16(1);
             let mut sum = init;
-            let mut j = 0;
-            while j < N {
-                let mut part = _mm256_maddubs_epi16(w[j], four(a.add(4 * j)));
-                for i in j + 1..(j + run).min(N) {
-                    part = _mm256_add_epi16(part, _mm256_maddubs_epi16(w[i], four(a.add(4 * i))));
+            for first in (0..N).step_by(run) {
+                let mut part = _mm256_setzero_si256();
+                for (j, w) in w.iter().enumerate().skip(first).take(run) {
+                    part = _mm256_add_epi16(part, _mm256_maddubs_epi16(*w, four(a.add(4 * j))));
                 }
                 sum = _mm256_add_epi32(sum, _mm256_madd_epi16(part, ones));
-                j += run;
             }
             sum
         }

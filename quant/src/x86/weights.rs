@@ -33,11 +33,33 @@ pub(super) trait Weights<S: Simd> {
     /// What is added per token.
     const SIDE: Side;
 
-    /// Hands the groups of one block to the sink; the first is group `g` of the row.
+    /// Hands the groups of one block to the sink; the first is group `g` of the row. `head` is what [`Weights::gather`] has
+    /// written for this block.
     ///
     /// # Safety
     /// A whole block must be readable at each row; the conditions of [`super::simd`].
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>);
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>);
+
+    /// Copies what each row's block starts with (up to 8 bytes) side by side, to be loaded as vectors by [`Weights::block`]
+    /// two columns later: a load soon after narrow stores waits for all of them to reach the cache.
+    ///
+    /// # Safety
+    /// As for [`Weights::block`]; `head` has room for 8 bytes per lane.
+    #[inline(always)]
+    unsafe fn gather(_rows: Rows, _head: *mut u8) {}
+}
+
+/// `array.map(closure)`, in place: a closure is a function of its own, into which nothing that needs the instruction set
+/// can be inlined.
+macro_rules! map {
+    ($array:expr, |$x:ident| $to:expr) => {{
+        let mut array = $array;
+        for at in &mut array {
+            let $x = *at;
+            *at = $to;
+        }
+        array
+    }};
 }
 
 /// Low and high nibbles.
@@ -46,7 +68,7 @@ unsafe fn nibbles<S: Simd>(q: [S::I; 4]) -> ([S::I; 4], [S::I; 4]) {
     // SAFETY: as the module [`super::simd`] says; so for all blocks of this file, whose reads stay inside a block.
     unsafe {
         let mask = S::splat_byte(15);
-        (q.map(|q| S::and(q, mask)), q.map(|q| S::and(S::shr(q, 4), mask)))
+        (map!(q, |q| S::and(q, mask)), map!(q, |q| S::and(S::shr(q, 4), mask)))
     }
 }
 
@@ -59,7 +81,7 @@ fn join<T: Copy>(a: [T; 4], b: [T; 4]) -> [T; 8] {
 #[inline(always)]
 unsafe fn signed<S: Simd>(w: [S::I; 4]) -> [S::I; 4] {
     // Adding 128 to a byte flips its top bit.
-    if S::SIGNED_OFFSET == 0 { w } else { w.map(|w| unsafe { S::xor(w, S::splat_byte(0x80)) }) }
+    if S::SIGNED_OFFSET == 0 { w } else { unsafe { map!(w, |w| S::xor(w, S::splat_byte(0x80))) } }
 }
 
 /// Byte `j` of each lane as f32.
@@ -87,9 +109,14 @@ impl<S: Simd> Weights<S> for Q4_0 {
     const SIDE: Side = Side::Offset(8);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
         unsafe {
-            let scale = S::halves(rows);
+            let scale = S::load_f16(head);
             let (low, high) = nibbles::<S>(S::quads(rows.add(2)));
             sink.group::<15>(g, &join(low, high), scale);
         }
@@ -104,9 +131,14 @@ impl<S: Simd> Weights<S> for Q4_1 {
     const SIDE: Side = Side::Min;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.dwords::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
         unsafe {
-            let head = S::dwords(rows);
+            let head = S::load(head);
             let (low, high) = nibbles::<S>(S::quads(rows.add(4)));
             sink.group_min::<15>(g, &join(low, high), S::low_half(head), S::low_half(S::shr(head, 16)));
         }
@@ -134,10 +166,18 @@ impl<S: Simd> Weights<S> for Q5_0 {
     const SIDE: Side = Side::Offset(16);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
         unsafe {
-            let scale = S::halves(rows);
-            let w = five_bits::<S>(S::quads(rows.add(6)), S::dwords(rows.add(2)));
+            rows.halves::<S>(head);
+            rows.add(2).dwords::<S>(head.add(2 * S::LANES))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
+        unsafe {
+            let scale = S::load_f16(head);
+            let w = five_bits::<S>(S::quads(rows.add(6)), S::load(head.add(2 * S::LANES)));
             sink.group::<31>(g, &w, scale);
         }
     }
@@ -151,11 +191,19 @@ impl<S: Simd> Weights<S> for Q5_1 {
     const SIDE: Side = Side::Min;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
         unsafe {
-            let head = S::dwords(rows);
-            let w = five_bits::<S>(S::quads(rows.add(8)), S::dwords(rows.add(4)));
-            sink.group_min::<31>(g, &w, S::low_half(head), S::low_half(S::shr(head, 16)));
+            rows.dwords::<S>(head);
+            rows.add(4).dwords::<S>(head.add(4 * S::LANES))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
+        unsafe {
+            let first = S::load(head);
+            let w = five_bits::<S>(S::quads(rows.add(8)), S::load(head.add(4 * S::LANES)));
+            sink.group_min::<31>(g, &w, S::low_half(first), S::low_half(S::shr(first, 16)));
         }
     }
 }
@@ -168,9 +216,14 @@ impl<S: Simd> Weights<S> for Q8_0 {
     const SIDE: Side = Side::Offset(S::SIGNED_OFFSET);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
         unsafe {
-            let scale = S::halves(rows);
+            let scale = S::load_f16(head);
             let low = signed::<S>(S::quads(rows.add(2)));
             let high = signed::<S>(S::quads(rows.add(18)));
             sink.group_signed(g, &join(low, high), scale);
@@ -182,11 +235,10 @@ impl<S: Simd> Weights<S> for Q8_0 {
 #[inline(always)]
 unsafe fn iq4<S: Simd>(q: [S::I; 4]) -> [S::I; 8] {
     const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-    let offset = S::SIGNED_OFFSET as u8;
     unsafe {
-        let table = S::splat_table(&VALUES.map(|v| (v as u8).wrapping_add(offset)));
+        let table = S::splat_table(&map!(VALUES, |v| v.wrapping_add(S::SIGNED_OFFSET as i8)).map(|v| v as u8));
         let (low, high) = nibbles::<S>(q);
-        join(low, high).map(|i| S::lookup(table, i))
+        map!(join(low, high), |i| S::lookup(table, i))
     }
 }
 
@@ -198,9 +250,14 @@ impl<S: Simd> Weights<S> for Iq4Nl {
     const SIDE: Side = Side::Offset(S::SIGNED_OFFSET);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, g: usize, head: *const u8, sink: &mut Sink<S>) {
         unsafe {
-            let scale = S::halves(rows);
+            let scale = S::load_f16(head);
             sink.group_signed(g, &iq4::<S>(S::quads(rows.add(2))), scale);
         }
     }
@@ -214,7 +271,7 @@ impl<S: Simd> Weights<S> for Iq4Xs {
     const SIDE: Side = Side::Offset(S::SIGNED_OFFSET);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             // d f16, high two bits of the eight scales u16, low four bits of the scales [4].
             let head = S::dwords(rows);
@@ -239,7 +296,7 @@ impl<S: Simd> Weights<S> for Q2K {
     const SIDE: Side = Side::Min16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let head = S::dwords(rows.add(80));
             let (d, less) = (S::low_half(head), negated::<S>(S::low_half(S::shr(head, 16))));
@@ -249,11 +306,11 @@ impl<S: Simd> Weights<S> for Q2K {
                 let high = S::quads(rows.add(32 + 32 * half));
                 let q = join(low, high);
                 for i in 0..4 {
-                    let w = q.map(|q| S::and(S::shr(q, 2 * i as i32), S::splat_byte(3)));
+                    let w = map!(q, |q| S::and(S::shr(q, 2 * i as i32), S::splat_byte(3)));
                     // Group 4·half + i has 16-element scales 2·group and 2·group + 1.
                     let (at, j) = (2 * half + i / 2, i % 2 * 2);
-                    let scale = [j, j + 1].map(|j| S::mulf(d, byte::<S>(scales[at], j)));
-                    let min = [j, j + 1].map(|j| S::mulf(less, byte::<S>(mins[at], j)));
+                    let scale = [S::mulf(d, byte::<S>(scales[at], j)), S::mulf(d, byte::<S>(scales[at], j + 1))];
+                    let min = [S::mulf(less, byte::<S>(mins[at], j)), S::mulf(less, byte::<S>(mins[at], j + 1))];
                     sink.group16_min::<3>(g + 4 * half + i, &w, scale, min);
                 }
             }
@@ -269,31 +326,30 @@ impl<S: Simd> Weights<S> for Q3K {
     const SIDE: Side = Side::Offset16(4);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let d = S::halves(rows.add(108));
             // Sixteen 6-bit scales in 12 bytes: low nibbles in the first eight bytes, high pairs of bits in the last four.
-            let s = [96, 100, 104].map(|at| S::dwords(rows.add(at)));
+            let s = [S::dwords(rows.add(96)), S::dwords(rows.add(100)), S::dwords(rows.add(104))];
             let (four, two) = (S::splat_byte(15), S::splat_byte(3));
-            let scale = |low: S::I, pair: S::I| S::or(S::and(low, four), S::shl(S::and(pair, two), 4));
-            let scales = [
-                scale(s[0], s[2]),
-                scale(s[1], S::shr(s[2], 2)),
-                scale(S::shr(s[0], 4), S::shr(s[2], 4)),
-                scale(S::shr(s[1], 4), S::shr(s[2], 6)),
-            ];
+            let mut scales = [s[0], s[1], S::shr(s[0], 4), S::shr(s[1], 4)];
+            for (i, low) in scales.iter_mut().enumerate() {
+                let pair = S::and(S::shr(s[2], 2 * i as i32), two);
+                *low = S::or(S::and(*low, four), S::shl(pair, 4));
+            }
+            let less = S::splat_f(32.0);
             let third = join(S::quads(rows), S::quads(rows.add(16)));
             for half in 0..2 {
                 let q = join(S::quads(rows.add(32 + 32 * half)), S::quads(rows.add(48 + 32 * half)));
                 for i in 0..4 {
-                    let mut w = q.map(|q| S::and(S::shr(q, 2 * i as i32), two));
+                    let mut w = map!(q, |q| S::and(S::shr(q, 2 * i as i32), two));
                     for (w, third) in w.iter_mut().zip(third) {
                         let bit = S::and(S::shr(third, (4 * half + i) as i32), S::splat_byte(1));
                         *w = S::or(*w, S::shl(bit, 2));
                     }
                     let (at, j) = (2 * half + i / 2, i % 2 * 2);
-                    let less = S::splat_f(32.0);
-                    let scale = [j, j + 1].map(|j| S::mulf(d, S::subf(byte::<S>(scales[at], j), less)));
+                    let first = S::mulf(d, S::subf(byte::<S>(scales[at], j), less));
+                    let scale = [first, S::mulf(d, S::subf(byte::<S>(scales[at], j + 1), less))];
                     sink.group16::<7>(g + 4 * half + i, &w, scale);
                 }
             }
@@ -315,12 +371,12 @@ impl<S: Simd> Scales<S> {
         unsafe {
             let head = S::quads(rows);
             let (six, four, two) = (S::splat_byte(63), S::splat_byte(15), S::splat_byte(0x30));
-            let high = |x: S::I| S::and(S::shr(x, 2), two);
+            let high = [S::and(S::shr(head[1], 2), two), S::and(S::shr(head[2], 2), two)];
             Scales {
                 d: S::low_half(head[0]),
                 less: negated::<S>(S::low_half(S::shr(head[0], 16))),
-                scales: [S::and(head[1], six), S::or(S::and(head[3], four), high(head[1]))],
-                mins: [S::and(head[2], six), S::or(S::and(S::shr(head[3], 4), four), high(head[2]))],
+                scales: [S::and(head[1], six), S::or(S::and(head[3], four), high[0])],
+                mins: [S::and(head[2], six), S::or(S::and(S::shr(head[3], 4), four), high[1])],
             }
         }
     }
@@ -342,7 +398,7 @@ impl<S: Simd> Weights<S> for Q4K {
     const SIDE: Side = Side::Min;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let scales = Scales::<S>::read(rows);
             for i in 0..4 {
@@ -357,6 +413,18 @@ impl<S: Simd> Weights<S> for Q4K {
     }
 }
 
+/// Adds 16 to each byte whose bit `i` is set in `bits`.
+#[inline(always)]
+unsafe fn with_bit<S: Simd>(mut w: [S::I; 8], bits: [S::I; 8], i: usize) -> [S::I; 8] {
+    unsafe {
+        for (w, bits) in w.iter_mut().zip(bits) {
+            let bit = S::and(S::shr(bits, i as i32), S::splat_byte(1));
+            *w = S::or(*w, S::shl(bit, 4));
+        }
+        w
+    }
+}
+
 pub(super) struct Q5K;
 
 impl<S: Simd> Weights<S> for Q5K {
@@ -365,25 +433,18 @@ impl<S: Simd> Weights<S> for Q5K {
     const SIDE: Side = Side::Min;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let scales = Scales::<S>::read(rows);
             // Bit i of byte l is the fifth bit of element l of group i.
             let fifth = join(S::quads(rows.add(16)), S::quads(rows.add(32)));
-            let with_fifth = |mut w: [S::I; 8], i: usize| {
-                for (w, fifth) in w.iter_mut().zip(fifth) {
-                    let bit = S::and(S::shr(fifth, i as i32), S::splat_byte(1));
-                    *w = S::or(*w, S::shl(bit, 4));
-                }
-                w
-            };
             for i in 0..4 {
                 let (l0, h0) = nibbles::<S>(S::quads(rows.add(48 + 32 * i)));
                 let (l1, h1) = nibbles::<S>(S::quads(rows.add(64 + 32 * i)));
                 let (scale, min) = scales.of(2 * i);
-                sink.group_min::<31>(g + 2 * i, &with_fifth(join(l0, l1), 2 * i), scale, min);
+                sink.group_min::<31>(g + 2 * i, &with_bit::<S>(join(l0, l1), fifth, 2 * i), scale, min);
                 let (scale, min) = scales.of(2 * i + 1);
-                sink.group_min::<31>(g + 2 * i + 1, &with_fifth(join(h0, h1), 2 * i + 1), scale, min);
+                sink.group_min::<31>(g + 2 * i + 1, &with_bit::<S>(join(h0, h1), fifth, 2 * i + 1), scale, min);
             }
         }
     }
@@ -397,7 +458,7 @@ impl<S: Simd> Weights<S> for Q6K {
     const SIDE: Side = Side::Offset16(32);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, g: usize, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, g: usize, _: *const u8, sink: &mut Sink<S>) {
         unsafe {
             let d = S::halves(rows.add(208));
             let scales = S::quads(rows.add(192));
@@ -416,7 +477,10 @@ impl<S: Simd> Weights<S> for Q6K {
                             *w = S::or(*w, S::and(two, mask));
                         }
                         let (at, j) = (2 * half + part / 2, part % 2 * 2);
-                        let scale = [j, j + 1].map(|j| S::mulf(d, signed_byte::<S>(scales[at], j)));
+                        let scale = [
+                            S::mulf(d, signed_byte::<S>(scales[at], j)),
+                            S::mulf(d, signed_byte::<S>(scales[at], j + 1)),
+                        ];
                         sink.group16::<63>(g + 4 * half + part, &w, scale);
                     }
                 }

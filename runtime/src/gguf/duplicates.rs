@@ -48,13 +48,15 @@ fn equal_neighbours<'a>(entries: &mut [Entry<'a>]) -> Option<&'a [u8]> {
     entries.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].1)
 }
 
-/// FNV-1a over words of eight bytes. Equal hashes of unequal names are allowed; they only cost a comparison.
+/// A multiplicative hash over words of eight bytes. Names of equal hash are allowed; they only cost a comparison.
 fn hash(name: &[u8]) -> u64 {
     let (words, tail) = name.as_chunks::<8>();
     let mut last = [0; 8];
     last[..tail.len()].copy_from_slice(tail);
-    let words = words.iter().chain(core::iter::once(&last));
-    words.fold(0xcbf2_9ce4_8422_2325, |h, w| (h ^ u64::from_le_bytes(*w)).wrapping_mul(0x0000_0100_0000_01b3))
+    words.iter().chain(core::iter::once(&last)).fold(0, |hash, word| {
+        let product = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product ^ (product >> 32)
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ mod tensor;
 mod value;
 
 #[cfg(test)]
+pub(crate) mod hostile;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod writer;
@@ -100,8 +102,8 @@ impl<'a> Gguf<'a> {
         let mut gguf = Gguf::open(first, parts.len(), 0)?;
         for (index, bytes) in (1..).zip(rest) {
             let found = gguf.tensors as u64 + Gguf::open(bytes, parts.len(), index)?.tensors as u64;
-            if found > part::MAX_ITEMS {
-                return Err(GgufError::TooMany { what: "tensors", found, limit: part::MAX_ITEMS });
+            if found > part::MAX_TENSORS {
+                return Err(GgufError::TooMany { what: "tensors", found, limit: part::MAX_TENSORS });
             }
             gguf.tensors = found as u32;
         }
@@ -143,7 +145,7 @@ impl<'a> Gguf<'a> {
     }
 
     fn check_tensor_names(&self) -> Result<(), GgufError> {
-        match duplicates::find(|| self.tensors().map(|t| t.name.as_bytes())) {
+        match duplicates::find(|| self.tensors().names()) {
             Some(name) => Err(GgufError::DuplicateTensor { name: Label::new(name) }),
             None => Ok(()),
         }
@@ -253,8 +255,8 @@ impl<'a> Gguf<'a> {
         read: impl Fn(&Value<'a>) -> Option<T>,
     ) -> Result<Option<T>, GgufError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let wrong = GgufError::WrongType { key: key.label(), found: value.kind(), expected };
-        read(&value).map(Some).ok_or(wrong)
+        let wrong = || GgufError::WrongType { key: key.label(), found: value.kind(), expected };
+        read(&value).map(Some).ok_or_else(wrong)
     }
 }
 

@@ -6,10 +6,11 @@ use super::tensor::Entry;
 use super::value::{Value, ValueType};
 use crate::label::Label;
 
-/// More keys or tensors than this are refused. The largest published models have some thousands of tensors; the bound
-/// keeps the search for duplicates short on a hostile file.
-pub(super) const MAX_ITEMS: u64 = 65_536;
-const MAX_KEY: u64 = 65_535;
+/// More keys or tensors than this are refused: the largest published models have a tenth of either. It bounds the work
+/// that a hostile file can cause.
+const MAX_KEYS: u64 = 4096;
+pub(super) const MAX_TENSORS: u64 = 16_384;
+const MAX_KEY_NAME: u64 = 65_535;
 const MAX_TENSOR_NAME: u64 = 64;
 const DEFAULT_ALIGNMENT: u32 = 32;
 /// Magic, version, number of tensors, number of keys.
@@ -47,8 +48,8 @@ impl<'a> Part<'a> {
         }
         // A tensor takes 24 bytes and its name, a key 12 and its name and value.
         let at = cursor.at() as u64;
-        let tensors = count(cursor.u64()?, "tensors", at, 25, cursor.left())?;
-        let keys = count(cursor.u64()?, "keys", at + 8, 14, cursor.left())?;
+        let tensors = count(cursor.u64()?, "tensors", MAX_TENSORS, at, 25, cursor.left())?;
+        let keys = count(cursor.u64()?, "keys", MAX_KEYS, at + 8, 14, cursor.left())?;
 
         let mut part = Part {
             bytes,
@@ -74,14 +75,13 @@ impl<'a> Part<'a> {
     }
 
     fn scan_key(&mut self, cursor: &mut Cursor<'a>) -> Result<(), GgufError> {
-        let name = name(cursor, "key", MAX_KEY)?;
-        let key = Label::new(name);
-        let kind = value_type(cursor, key)?;
+        let name = name(cursor, "key", MAX_KEY_NAME)?;
+        let kind = value_type(cursor, name)?;
         let start = cursor.at();
         match kind {
             ValueType::String => drop(cursor.string()?),
             ValueType::Array => {
-                let element = value_type(cursor, key)?;
+                let element = value_type(cursor, name)?;
                 let at = cursor.at() as u64;
                 let len = cursor.u64()?;
                 let (left, least) = (cursor.left(), element.size().unwrap_or(8) as u64);
@@ -89,7 +89,7 @@ impl<'a> Part<'a> {
                     return Err(GgufError::Count { what: "array elements", found: len, at, left });
                 }
                 match element {
-                    ValueType::Array => return Err(GgufError::NestedArray { key }),
+                    ValueType::Array => return Err(GgufError::NestedArray { key: Label::new(name) }),
                     ValueType::String => {
                         for _ in 0..len {
                             cursor.string()?;
@@ -97,15 +97,15 @@ impl<'a> Part<'a> {
                         self.skips.add(start, cursor.at());
                     }
                     // In bounds and without overflow: len was compared with what is left.
-                    _ => truths(element, cursor.take(len as usize * least as usize)?, key)?,
+                    _ => truths(element, cursor.take(len as usize * least as usize)?, name)?,
                 }
             }
-            _ => truths(kind, cursor.take(kind.size().unwrap_or(0))?, key)?,
+            _ => truths(kind, cursor.take(kind.size().unwrap_or(0))?, name)?,
         }
         if name == b"general.alignment" {
             let value = Value::read(kind, &mut Cursor::new(self.bytes, start));
             let found = value.and_then(|v| v.integer()).ok_or(GgufError::WrongType {
-                key,
+                key: Label::new(name),
                 found: kind,
                 expected: "an unsigned integer",
             })?;
@@ -141,19 +141,22 @@ impl<'a> Part<'a> {
         for _ in 0..self.tensors {
             let (entry, next) = self.entry(at)?;
             at = next;
-            let tensor = entry.label();
             let bytes = entry.bytes()?;
-            let too_large = GgufError::TooLarge { tensor };
-            let offset = entry.offset.checked_add(self.data as u64).ok_or(too_large)?;
-            let end = offset.checked_add(bytes).ok_or(too_large)?;
+            let too_large = || GgufError::TooLarge { tensor: entry.label() };
+            let offset = entry.offset.checked_add(self.data as u64).ok_or_else(too_large)?;
+            let end = offset.checked_add(bytes).ok_or_else(too_large)?;
             if !entry.offset.is_multiple_of(self.alignment as u64) {
-                return Err(GgufError::Unaligned { tensor, offset, alignment: self.alignment });
+                return Err(GgufError::Unaligned { tensor: entry.label(), offset, alignment: self.alignment });
             }
             if entry.offset < free {
-                return Err(GgufError::Overlap { tensor, offset, expected: free.saturating_add(self.data as u64) });
+                return Err(GgufError::Overlap {
+                    tensor: entry.label(),
+                    offset,
+                    expected: free.saturating_add(self.data as u64),
+                });
             }
             if end > len {
-                return Err(GgufError::OutsideFile { tensor, end, len });
+                return Err(GgufError::OutsideFile { tensor: entry.label(), end, len });
             }
             free = entry.offset + bytes;
         }
@@ -167,12 +170,12 @@ impl<'a> Part<'a> {
 }
 
 /// Checks that so many items can fit in what is left of the file, each taking at least `least` bytes.
-fn count(found: u64, what: &'static str, at: u64, least: u64, left: u64) -> Result<u32, GgufError> {
+fn count(found: u64, what: &'static str, limit: u64, at: u64, least: u64, left: u64) -> Result<u32, GgufError> {
     if found > left / least {
         return Err(GgufError::Count { what, found, at, left });
     }
-    if found > MAX_ITEMS {
-        return Err(GgufError::TooMany { what, found, limit: MAX_ITEMS });
+    if found > limit {
+        return Err(GgufError::TooMany { what, found, limit });
     }
     Ok(found as u32)
 }
@@ -193,14 +196,15 @@ fn name<'a>(cursor: &mut Cursor<'a>, what: &'static str, limit: u64) -> Result<&
     }
 }
 
-fn value_type(cursor: &mut Cursor<'_>, key: Label) -> Result<ValueType, GgufError> {
+fn value_type(cursor: &mut Cursor<'_>, key: &[u8]) -> Result<ValueType, GgufError> {
     let found = cursor.u32()?;
-    ValueType::from_id(found).ok_or(GgufError::UnknownType { key, found })
+    ValueType::from_id(found).ok_or_else(|| GgufError::UnknownType { key: Label::new(key), found })
 }
 
-fn truths(kind: ValueType, bytes: &[u8], key: Label) -> Result<(), GgufError> {
+/// Checks that truth values are 0 or 1.
+fn truths(kind: ValueType, bytes: &[u8], key: &[u8]) -> Result<(), GgufError> {
     match bytes.iter().find(|b| kind == ValueType::Bool && **b > 1) {
-        Some(&found) => Err(GgufError::BadBool { key, found }),
+        Some(&found) => Err(GgufError::BadBool { key: Label::new(key), found }),
         None => Ok(()),
     }
 }

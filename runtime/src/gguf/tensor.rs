@@ -72,18 +72,18 @@ impl<'a> Entry<'a> {
 
     /// Bytes of its data.
     pub fn bytes(&self) -> Result<u64, GgufError> {
-        let too_large = GgufError::TooLarge { tensor: self.label() };
+        let too_large = || GgufError::TooLarge { tensor: self.label() };
         let mut elements: u64 = 1;
         for dim in self.dims {
             // Zero elements must not hide an overflow of the other dimensions.
-            elements = elements.checked_mul(dim.max(1)).ok_or(too_large)?;
+            elements = elements.checked_mul(dim.max(1)).ok_or_else(too_large)?;
         }
         let elements = if self.dims.contains(&0) { 0 } else { elements };
         let Some((block, bytes)) = block_of(self.type_id) else { return Ok(0) };
         if !self.dims[0].is_multiple_of(block) {
             return Err(GgufError::Blocks { tensor: self.label(), cols: self.dims[0], block });
         }
-        (elements / block).checked_mul(bytes).ok_or(too_large)
+        (elements / block).checked_mul(bytes).ok_or_else(too_large)
     }
 
     pub fn info(&self, part: u32, data: u64) -> Option<TensorInfo<'a>> {
@@ -156,10 +156,8 @@ pub struct Tensors<'a> {
     pub(super) left: u32,
 }
 
-impl<'a> Iterator for Tensors<'a> {
-    type Item = TensorInfo<'a>;
-
-    fn next(&mut self) -> Option<TensorInfo<'a>> {
+impl<'a> Tensors<'a> {
+    fn entry(&mut self) -> Option<Entry<'a>> {
         while self.left == 0 {
             self.index = self.index.saturating_add(1);
             // Scanning again costs a walk over the part's own few keys; nothing has to be kept for it.
@@ -169,6 +167,20 @@ impl<'a> Iterator for Tensors<'a> {
         self.left -= 1;
         let (entry, at) = self.part.entry(self.at).ok()?;
         self.at = at;
+        Some(entry)
+    }
+
+    /// Their names only.
+    pub(super) fn names(mut self) -> impl Iterator<Item = &'a [u8]> {
+        core::iter::from_fn(move || self.entry().map(|entry| entry.name))
+    }
+}
+
+impl<'a> Iterator for Tensors<'a> {
+    type Item = TensorInfo<'a>;
+
+    fn next(&mut self) -> Option<TensorInfo<'a>> {
+        let entry = self.entry()?;
         entry.info(self.index, self.part.data as u64)
     }
 }

@@ -203,6 +203,11 @@ impl<'a> Array<'a> {
         Value::fixed(self.element, self.bytes.get(start..start.checked_add(size)?)?)
     }
 
+    /// The bytes from the first element on: of numbers exactly theirs, of strings up to the end of the file's keys.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The elements of an array of numbers or truth values, in order; empty for strings.
     pub fn values(&self) -> impl Iterator<Item = Value<'a>> + Clone + use<'a> {
         let (element, bytes) = (self.element, if self.element.size().is_some() { self.bytes } else { &[] });

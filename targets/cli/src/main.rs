@@ -4,19 +4,46 @@
 //! done, 1 failed, 2 wrong usage.
 
 mod args;
+mod bench;
+mod bench_limit;
+mod chat;
+mod dialogue;
+mod engine;
 mod fail;
+mod generate;
+mod inspect;
+mod logits;
+mod measure;
+mod perplexity;
+mod plan;
+mod plot;
+mod quantize;
+mod run;
 mod size;
 mod synth;
 mod term;
+mod text;
+mod tokenize;
 
 use args::{Command, Drupe};
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
+use std::time::Instant;
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     let drupe = Drupe::parse();
     term::listen_for_ctrl_c();
     let done = match drupe.command {
+        Command::Run(args) => run::run(&args, started),
+        Command::Chat(args) => chat::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Logits(args) => logits::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -10,7 +10,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
-        _ => return Err(format!("unknown unit {unit:?}; write bytes, or K, M or G")),
+        _ => return Err(format!("unknown unit {unit:?}; write e.g. 400M or 1.5G")),
     };
     let number: f64 = number.parse().map_err(|_| "not a number; write e.g. 400M or 1.5G".to_string())?;
     let bytes = number * (1u64 << shift) as f64;
@@ -21,8 +21,8 @@ pub fn parse(text: &str) -> Result<u64, String> {
 pub fn show(bytes: u64) -> String {
     let (unit, shift) = match bytes {
         0..1024 => return format!("{bytes} B"),
-        0..0x10_0000 => ("KiB", 10),
-        0..0x4000_0000 => ("MiB", 20),
+        1024..0x10_0000 => ("KiB", 10),
+        0x10_0000..0x4000_0000 => ("MiB", 20),
         _ => ("GiB", 30),
     };
     format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64)

@@ -2,15 +2,19 @@
 
 use crate::fail::{Done, Fail, failed};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first Ctrl-C asks the command to stop, the second ends the process at once.
+/// Whether a person is being waited for.
+static WAITING: AtomicBool = AtomicBool::new(false);
+
+/// From now on the first Ctrl-C asks the command to stop; the second, or one while a person is waited for, ends the
+/// process at once.
 pub fn listen_for_ctrl_c() {
     let heard = ctrlc::set_handler(|| {
-        if STOP.swap(true, Relaxed) {
+        if STOP.swap(true, Relaxed) || WAITING.load(Relaxed) {
             std::process::exit(130);
         }
     });
@@ -21,6 +25,11 @@ pub fn listen_for_ctrl_c() {
 /// Whether Ctrl-C was pressed.
 pub fn stopped() -> bool {
     STOP.load(Relaxed)
+}
+
+/// The flag that Ctrl-C sets.
+pub fn stop_flag() -> &'static AtomicBool {
+    &STOP
 }
 
 /// Forgets a Ctrl-C that was obeyed: the next one is a first again.
@@ -57,6 +66,22 @@ pub fn piped_input() -> Done<Option<String>> {
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes).map_err(|e| failed(format!("reading standard input: {e}")))?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The next line of standard input, after a prompt if a person is there to see it; `None` at the end.
+pub fn read_line() -> Done<Option<String>> {
+    let mut input = std::io::stdin().lock();
+    if std::io::stdin().is_terminal() {
+        let _ = write!(std::io::stderr(), "> ");
+    }
+    let mut line = Vec::new();
+    WAITING.store(true, Relaxed);
+    let read = input.read_until(b'\n', &mut line);
+    WAITING.store(false, Relaxed);
+    match read.map_err(|e| failed(format!("reading standard input: {e}")))? {
+        0 => Ok(None),
+        _ => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
+    }
 }
 
 /// A progress bar on standard error, hidden where that is no terminal.

@@ -1,8 +1,10 @@
 //! What a thread team costs and bears: the latency of an empty job, and the speed of a decode-like sequence of jobs
-//! (memory read in steps, as a forward pass reads weights) alone and with one busy process pinned to each core.
+//! (steps of some tens of microseconds, cut into chunks) alone and with one busy process pinned to each core. The steps
+//! read what lies in the cores' caches, so that the figures tell of the team and not of the memory.
 //!
 //! `cargo run --release -p drupe-host --example team_speed [WORKERS]`
 
+use crossbeam_utils::CachePadded;
 use drupe::team::{Solo, Team};
 use drupe_host::team::{Cores, ThreadTeam, default_threads};
 use std::hint::black_box;
@@ -10,8 +12,8 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Bytes of one "token", and in how many steps they are read.
-const TOKEN: usize = 512 << 20;
+/// Bytes of one step, and steps of one "token".
+const STEP: usize = 1 << 20;
 const STEPS: usize = 128;
 
 fn main() {
@@ -35,7 +37,7 @@ fn main() {
     }
     println!("empty job, {workers} workers: {:.0} ns", start.elapsed().as_nanos() as f64 / 200_000.0);
 
-    let weights = vec![1u64; TOKEN / 8];
+    let weights = vec![1u64; STEP / 8];
     let alone = speed(&Solo, &weights);
     let quiet = speed(&team, &weights);
     println!("1 worker:  {alone:.2} GB/s\n{workers} workers: {quiet:.2} GB/s");
@@ -58,13 +60,13 @@ fn speed(team: &dyn Team, weights: &[u64]) -> f64 {
         token(team, weights);
         tokens += 1;
     }
-    (tokens * TOKEN) as f64 / start.elapsed().as_secs_f64() / 1e9
+    (tokens * STEPS * STEP) as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
-fn token(team: &dyn Team, weights: &[u64]) {
-    for step in weights.chunks(weights.len() / STEPS) {
+fn token(team: &dyn Team, step: &[u64]) {
+    for _ in 0..STEPS {
         let chunk = 4096;
-        let next = AtomicUsize::new(0);
+        let next = CachePadded::new(AtomicUsize::new(0));
         team.run(&|_| {
             loop {
                 let at = next.fetch_add(1, Relaxed) * chunk;

@@ -5,6 +5,7 @@
 //! opens the path itself, fills the whole data section with zeros before the first tensor, takes each tensor as
 //! one slice, and reckons IQ4_NL in blocks of 256.
 
+use drupe::gguf::Value;
 use drupe::quant::Format;
 use std::io::{self, Write};
 use std::path::Path;
@@ -46,6 +47,21 @@ impl Header {
         self.keys.extend_from_slice(value);
         self.key_count += 1;
         self
+    }
+
+    /// A key with the value that another file has for it.
+    pub fn value(&mut self, key: &str, value: &Value) -> &mut Self {
+        let mut bytes = (value.kind() as u32).to_le_bytes().to_vec();
+        match value {
+            Value::Array(array) => {
+                bytes.extend_from_slice(&(array.element() as u32).to_le_bytes());
+                bytes.extend_from_slice(&(array.len() as u64).to_le_bytes());
+                array.strings().for_each(|s| string(&mut bytes, s));
+                array.values().for_each(|v| scalar(&mut bytes, &v));
+            }
+            value => scalar(&mut bytes, value),
+        }
+        self.raw(key, &bytes)
     }
 
     fn typed(&mut self, key: &str, kind: u32, payload: &[u8]) -> &mut Self {
@@ -120,17 +136,25 @@ impl Header {
         })?;
         let rows = dims[1..].iter().try_fold(1u64, |n, &d| n.checked_mul(d)).ok_or_else(|| wrong("too many rows"))?;
         let size = rows.checked_mul(row as u64).ok_or_else(|| wrong("too many bytes"))?;
-        let end = self.data_len.checked_add(size).and_then(|e| e.checked_next_multiple_of(ALIGNMENT));
-        let end = end.ok_or_else(|| wrong("too many bytes"))?;
+        self.raw_tensor(name, dims, format as u32, size)
+    }
 
+    /// Announces the next tensor by its type's number and its size in bytes, which need not be understood.
+    ///
+    /// Fails with [`io::ErrorKind::InvalidInput`] if the file's size overflows.
+    pub fn raw_tensor(&mut self, name: &str, dims: &[u64], type_id: u32, bytes: u64) -> io::Result<&mut Self> {
+        let end = self.data_len.checked_add(bytes).and_then(|e| e.checked_next_multiple_of(ALIGNMENT));
+        let end = end.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("tensor {name}: {bytes} bytes are too many"))
+        })?;
         string(&mut self.tensors, name.as_bytes());
         self.tensors.extend_from_slice(&(dims.len() as u32).to_le_bytes());
         for dim in dims {
             self.tensors.extend_from_slice(&dim.to_le_bytes());
         }
-        self.tensors.extend_from_slice(&(format as u32).to_le_bytes());
+        self.tensors.extend_from_slice(&type_id.to_le_bytes());
         self.tensors.extend_from_slice(&self.data_len.to_le_bytes());
-        self.sizes.push(size);
+        self.sizes.push(bytes);
         self.data_len = end;
         Ok(self)
     }
@@ -152,6 +176,14 @@ impl Header {
 
     /// Writes the head to `out` and returns where the tensors' bytes go.
     pub fn start<W: Write>(self, mut out: W) -> io::Result<Body<W>> {
+        self.head(&mut out)?;
+        let mut body = Body { out, sizes: self.sizes, tensor: 0, written: 0 };
+        body.close_full_tensors()?;
+        Ok(body)
+    }
+
+    /// Writes the head alone: [`Header::len`] bytes.
+    pub fn head(&self, mut out: impl Write) -> io::Result<()> {
         let padding = self.len() - (24 + self.keys.len() as u64 + self.tensors.len() as u64);
         out.write_all(b"GGUF")?;
         out.write_all(&3u32.to_le_bytes())?;
@@ -159,10 +191,7 @@ impl Header {
         out.write_all(&self.key_count.to_le_bytes())?;
         out.write_all(&self.keys)?;
         out.write_all(&self.tensors)?;
-        out.write_all(&[0; ALIGNMENT as usize][..padding as usize])?;
-        let mut body = Body { out, sizes: self.sizes, tensor: 0, written: 0 };
-        body.close_full_tensors()?;
-        Ok(body)
+        out.write_all(&[0; ALIGNMENT as usize][..padding as usize])
     }
 }
 
@@ -209,6 +238,25 @@ impl<W: Write> Body<W> {
     }
 }
 
+/// The payload of everything but arrays.
+fn scalar(to: &mut Vec<u8>, value: &Value) {
+    match *value {
+        Value::U8(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::I8(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::U16(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::I16(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::U32(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::I32(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::F32(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::U64(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::I64(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::F64(v) => to.extend_from_slice(&v.to_le_bytes()),
+        Value::Bool(v) => to.push(v as u8),
+        Value::String(v) => string(to, v),
+        Value::Array(_) => {} // arrays of arrays are refused when a file is read
+    }
+}
+
 fn string(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     to.extend_from_slice(bytes);
@@ -232,7 +280,8 @@ pub fn atomically<T>(
         // As any new file: the umask takes its share.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.tempfile_in(dir)?;
+    // The error would name the temporary file, which means nothing to the reader.
+    let mut file = builder.tempfile_in(dir).map_err(|e| io::Error::new(e.kind(), e.kind().to_string()))?;
     let mut out = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
     let done = write(&mut out)?;
     out.flush()?;

@@ -66,6 +66,14 @@ impl Synth {
         self.stream(bytes, progress)
     }
 
+    /// The file without its weights: the head, then zeros that take no memory until they are touched. For plans.
+    pub fn hollow(self) -> io::Result<memmap2::MmapMut> {
+        let len = usize::try_from(self.file_len()).map_err(io::Error::other)?;
+        let mut map = memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+        self.header.head(&mut map[..])?;
+        Ok(map)
+    }
+
     /// Writes the file to `out`, a few MiB at a time; `progress` is told the bytes written so far.
     pub fn stream<W: io::Write>(self, out: W, progress: &dyn Fn(u64)) -> io::Result<W> {
         let mut done = self.header.len();
@@ -143,7 +151,7 @@ fn keys(header: &mut Header, spec: &Spec) {
 /// Every tensor in file order.
 fn tensors(spec: &Spec) -> Vec<Tensor> {
     let s = &spec.shape;
-    let facts = Facts { layers: s.layers, heads_per_kv: s.heads / s.kv_heads.max(1), tied: s.tied };
+    let facts = Facts { layers: s.layers, heads_per_kv: s.heads / s.kv_heads.max(1), experts: 0, tied: s.tied };
     let mut list = Vec::new();
     let mut add = |name: String, dims: &[u32], fill: Fill| {
         let dims: Vec<u64> = dims.iter().map(|&d| d as u64).collect();

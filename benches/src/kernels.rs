@@ -1,0 +1,241 @@
+//! Kernel benchmarks: bytes and multiply-adds per second beside what this machine can do.
+//!
+//! ```text
+//! kernels [--isa NAME] [--format NAME] [--tokens 1,4,512] [--threads 1,2] [--megabytes 400] [--attend] [--ceilings]
+//! ```
+//! Before anything is timed its answer is compared with the scalar kernels' on the same bytes.
+
+use drupe_quant::{ActKind, Acts, AttendState, Format, Isa, Kernels, KvFormat, KvRun, Tiles};
+
+mod ceilings;
+mod time;
+
+use time::best;
+
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Line(#[allow(dead_code)] [u64; 8]);
+
+/// Memory aligned to 64 bytes.
+struct Aligned(Vec<Line>, usize);
+
+impl Aligned {
+    fn new(n: usize) -> Aligned {
+        Aligned(vec![Line([0; 8]); n.div_ceil(64)], n)
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: u64s are bytes, and there are at least that many.
+        unsafe { core::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.1) }
+    }
+
+    fn floats(&mut self) -> &mut [f32] {
+        // SAFETY: any bits are an f32; aligned to 64.
+        unsafe { core::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.1 / 4) }
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Random blocks: random bits with f16 fields of about 1/100.
+fn weights(format: Format, blocks: usize, out: &mut [u8]) {
+    use Format::*;
+    let mut random = Random(1);
+    let (words, rest) = out.as_chunks_mut::<8>();
+    words.iter_mut().for_each(|w| *w = random.next().to_ne_bytes());
+    rest.fill(7);
+    let fields: &[usize] = match format {
+        Q4_0 | Q5_0 | Q8_0 | IQ4_NL | IQ4_XS | F16 => &[0],
+        Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
+        Q2_K => &[80, 82],
+        Q3_K => &[108],
+        Q6_K => &[208],
+        F32 | BF16 => &[],
+    };
+    for b in out.chunks_exact_mut(format.block_bytes()).take(blocks) {
+        match format {
+            F32 => b.copy_from_slice(&random.float().to_le_bytes()),
+            BF16 => b.copy_from_slice(&random.float().to_le_bytes()[2..]),
+            _ => fields.iter().for_each(|f| b[*f..f + 2].copy_from_slice(&[random.next() as u8, 0x21])),
+        }
+    }
+}
+
+struct Product {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    tokens: usize,
+    w: Aligned,
+    records: Aligned,
+    out: Vec<f32>,
+}
+
+impl Product {
+    fn new(kernels: &Kernels, format: Format, rows: usize, cols: usize, tokens: usize) -> Product {
+        let bytes = rows * format.row_bytes(cols).expect("whole blocks");
+        let mut w = Aligned::new(bytes);
+        weights(format, rows * cols / format.block_len(), w.bytes());
+        let kind = ActKind::of(format);
+        let mut records = Aligned::new(tokens * kind.stride(cols));
+        let mut random = Random(2);
+        for record in records.bytes().chunks_exact_mut(kind.stride(cols)) {
+            let x: Vec<f32> = (0..cols).map(|_| random.float()).collect();
+            kernels.quantize_act(kind, &x, record);
+        }
+        Product { format, rows, cols, tokens, w, records, out: vec![0.0; rows * tokens] }
+    }
+
+    fn run(&mut self, kernels: &Kernels, threads: usize) {
+        let (format, cols, tokens) = (self.format, self.cols, self.tokens);
+        let row = format.row_bytes(cols).expect("whole blocks");
+        let chunk = kernels.row_chunk(format, self.rows, cols, tokens);
+        let w = &*self.w.bytes();
+        let acts = Acts::new(ActKind::of(format), tokens, cols, self.records.bytes()).expect("filled records");
+        let tiles = Tiles::new(&mut self.out, tokens, self.rows, 0, self.rows, chunk).expect("an output of that shape");
+        let work = || {
+            let mut scratch = Aligned::new(kernels.matmul_scratch(format, cols, tokens));
+            while let Some(mut tile) = tiles.claim() {
+                let rows = tile.rows();
+                kernels.matmul(format, &w[rows.start * row..rows.end * row], &acts, &mut tile, scratch.bytes());
+            }
+        };
+        std::thread::scope(|s| {
+            (1..threads).for_each(|_| {
+                s.spawn(work);
+            });
+            work();
+        });
+    }
+
+    /// Compares a few rows with the scalar kernels'.
+    fn check(&mut self, kernels: &Kernels) {
+        self.run(kernels, 1);
+        let scalar = Kernels::with(Isa::Scalar).expect("scalar is everywhere");
+        let rows = self.rows.min(40);
+        let row = self.format.row_bytes(self.cols).expect("whole blocks");
+        let acts = Acts::new(ActKind::of(self.format), self.tokens, self.cols, self.records.bytes()).expect("records");
+        let mut want = vec![0.0; rows * self.tokens];
+        let mut scratch = Aligned::new(scalar.matmul_scratch(self.format, self.cols, self.tokens));
+        let tiles = Tiles::new(&mut want, self.tokens, rows, 0, rows, rows).expect("an output of that shape");
+        let mut tile = tiles.claim().expect("one tile");
+        scalar.matmul(self.format, &self.w.bytes()[..rows * row], &acts, &mut tile, scratch.bytes());
+        let size = want.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        for (i, want) in want.iter().enumerate() {
+            let got = self.out[i / rows * self.rows + i % rows];
+            assert!((got - want).abs() <= 1e-4 * size, "{}: {got}, scalar {want}", self.format.name());
+        }
+    }
+}
+
+fn matmuls(kernels: &Kernels, formats: &[Format], tokens: &[usize], threads: &[usize], megabytes: usize) {
+    for &format in formats {
+        for &tokens in tokens {
+            let cols = 2048;
+            let row = format.row_bytes(cols).expect("whole blocks");
+            // Decode from memory; larger batches from a matrix of a usual size.
+            let bytes = if tokens <= 8 { megabytes << 20 } else { 8 << 20 };
+            let rows = (bytes / row).max(64) / 16 * 16;
+            let mut product = Product::new(kernels, format, rows, cols, tokens);
+            product.check(kernels);
+            for &threads in threads {
+                let runs = if tokens <= 8 { 4 } else { 5 };
+                let s = best(runs, threads == 1, || product.run(kernels, threads));
+                let (gb, gmac) = ((rows * row) as f64 / s / 1e9, (rows * cols * tokens) as f64 / s / 1e9);
+                let (isa, name) = (kernels.isa().name(), format.name());
+                println!("{isa:12} {name:7} tokens {tokens:4}  threads {threads}  {gb:7.2} GB/s {gmac:8.1} GMAC/s");
+            }
+            // From the second-level cache: what the kernel alone can do.
+            if tokens <= 8 {
+                let rows = ((1 << 20) / row).max(16) / 16 * 16;
+                let mut product = Product::new(kernels, format, rows, cols, tokens);
+                let s = best(5, true, || product.run(kernels, 1));
+                let (isa, name) = (kernels.isa().name(), format.name());
+                println!("{isa:12} {name:7} tokens {tokens:4}  from cache {:7.2} GB/s", (rows * row) as f64 / s / 1e9);
+            }
+        }
+    }
+}
+
+/// Attention of one KV head of a 4-to-1 grouped model with heads of 64, at a depth.
+fn attend(kernels: &Kernels, format: KvFormat, depth: usize, tokens: usize) {
+    let (group, dim) = (4, 64);
+    let queries = group * tokens;
+    let bytes = format.head_bytes(dim).expect("whole blocks");
+    let mut random = Random(3);
+    let (mut keys, mut values) = (vec![0; bytes * depth], vec![0; bytes * depth]);
+    for at in keys.chunks_exact_mut(bytes).chain(values.chunks_exact_mut(bytes)) {
+        let x: Vec<f32> = (0..dim).map(|_| random.float()).collect();
+        kernels.store_kv(format, &x, at);
+    }
+    let q: Vec<f32> = (0..queries * dim).map(|_| random.float() * 0.3).collect();
+    let visible: Vec<(u32, u32)> = (0..queries).map(|i| (0, (depth - tokens + 1 + i / group) as u32)).collect();
+    let run = KvRun { keys: &keys, values: &values, format, slots: depth };
+    let go = |kernels: &Kernels| {
+        let mut scratch = Aligned::new(4 * kernels.attend_scratch(queries, dim, dim));
+        let (mut max, mut sum, mut acc) =
+            (vec![f32::NEG_INFINITY; queries], vec![0.0; queries], vec![0.0; queries * dim]);
+        let mut state = AttendState { max: &mut max, sum: &mut sum, acc: &mut acc };
+        kernels.attend(&q, &run, &visible, 0.0, &mut state, scratch.floats());
+        acc.iter().enumerate().map(|(i, a)| a / sum[i / dim]).collect::<Vec<f32>>()
+    };
+    let want = go(&Kernels::with(Isa::Scalar).expect("scalar is everywhere"));
+    let far = go(kernels).iter().zip(&want).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(far < 1e-4, "attention is {far} away from the scalar kernels'");
+    let s = best(5, true, || {
+        go(kernels);
+    });
+    let (gb, gmac) = ((2 * bytes * depth) as f64 / s / 1e9, (2 * queries * dim * depth) as f64 / s / 1e9);
+    let isa = kernels.isa().name();
+    println!("{isa:12} attend {format:?} depth {depth:5} tokens {tokens:3}  {gb:7.2} GB/s {gmac:7.1} GMAC/s");
+}
+
+fn list(text: &str) -> Vec<usize> {
+    text.split(',').filter_map(|t| t.parse().ok()).collect()
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let option = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
+    let kernels = match option("--isa") {
+        Some(name) => Isa::from_name(name).ok_or(()).and_then(|isa| Kernels::with(isa).map_err(|_| ())),
+        None => Ok(Kernels::detect()),
+    };
+    let Ok(kernels) = kernels else {
+        eprintln!("--isa: no such instruction set here");
+        std::process::exit(2);
+    };
+    if args.iter().any(|a| a == "--ceilings") {
+        ceilings::print();
+        return;
+    }
+    if args.iter().any(|a| a == "--attend") {
+        for format in [KvFormat::F16, KvFormat::Q8_0] {
+            for (depth, tokens) in [(4096, 1), (4096, 4), (512, 16), (4096, 16), (4096, 32)] {
+                attend(&kernels, format, depth, tokens);
+            }
+        }
+        return;
+    }
+    let formats: Vec<Format> = match option("--format") {
+        Some(names) => Format::ALL.into_iter().filter(|f| names.split(',').any(|n| n == f.name())).collect(),
+        None => Format::ALL.to_vec(),
+    };
+    let tokens = option("--tokens").map_or(vec![1, 4, 8, 512], |t| list(t));
+    let threads = option("--threads").map_or(vec![1], |t| list(t));
+    let megabytes = option("--megabytes").and_then(|t| t.parse().ok()).unwrap_or(400);
+    matmuls(&kernels, &formats, &tokens, &threads, megabytes);
+}

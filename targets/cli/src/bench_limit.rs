@@ -1,0 +1,202 @@
+//! Benchmarks under a hard memory limit: each is a run of this program inside a [`Cage`], one or a sweep of them.
+
+use crate::args::BenchArgs;
+use crate::engine::{Opened, Setup};
+use crate::fail::{Done, Fail, failed, usage};
+use crate::measure::read_bandwidth;
+use crate::{bench, plot, size, term};
+use drupe_host::cage::Cage;
+use drupe_host::limit::Limit;
+use drupe_host::map::ModelFile;
+use drupe_host::shapes::Spec;
+use drupe_host::synth;
+use drupe_host::team::{Cores, ThreadTeam};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+/// Set for the runs inside: the word for what limits them.
+pub const INSIDE: &str = "DRUPE_BENCH_INSIDE";
+
+/// Limits of a sweep.
+const STEPS: u64 = 6;
+
+/// One benchmark under `--memory`, or several under `--sweep`.
+pub fn run(args: &BenchArgs) -> Done {
+    let setup = Setup::new(&args.how)?;
+    let (path, _file) = on_storage(&args.model)?;
+    let bytes = ModelFile::open(&path).map_err(failed)?.len();
+    let limits = match (&args.sweep, args.how.memory) {
+        (Some(range), _) => sweep(range, bytes)?,
+        (None, Some(limit)) => vec![limit],
+        (None, None) => return Err(usage("no --memory and no --sweep")),
+    };
+    if limits.len() > 1 && args.plot.is_none() && !args.json {
+        term::say(&format!("{} limits for a model of {}", limits.len(), size::show(bytes)));
+    }
+    let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
+    let bandwidth = read_bandwidth(&team, (256 << 20).min((Limit::of_this_process().bytes / 8) as usize));
+    drop(team);
+    let mut documents = Vec::new();
+    for limit in limits {
+        let mut document = caged(args, &path, limit)?;
+        document["limit_of_model"] = json!(limit as f64 / bytes as f64);
+        if let Some(per_token) = document["bytes_per_token"].as_f64() {
+            let decode = document["decode"]["tok_s"].as_f64().unwrap_or(0.0);
+            document["read_bandwidth_gb_s"] = json!(bandwidth / 1e9);
+            document["bandwidth_used"] = json!(per_token * decode / bandwidth);
+            document["model"] = json!(args.model);
+            if let Ok(spec) = Spec::parse(&args.model) {
+                document["shape"] = json!(spec.name());
+            }
+        }
+        if args.sweep.is_some() && !args.json {
+            term::line(&row(&document, documents.is_empty()))?;
+        }
+        documents.push(document);
+        if term::stopped() {
+            return Err(Fail::Interrupted);
+        }
+    }
+    if let Some(path) = &args.plot {
+        let svg = plot::limits(&args.model, &documents).map_err(failed)?;
+        std::fs::write(path, svg).map_err(|e| failed(format!("writing {}: {e}", path.display())))?;
+        term::say(&format!("plot in {}", path.display()));
+    }
+    if args.json {
+        let document = if args.sweep.is_some() { json!(documents) } else { documents.remove(0) };
+        return term::line(&document.to_string());
+    }
+    match &args.sweep {
+        Some(_) => Ok(()),
+        None if documents[0]["error"].is_string() => Err(failed(documents[0]["error"].as_str().unwrap_or(""))),
+        None => term::bytes(bench::table(&documents[0]).as_bytes()),
+    }
+}
+
+/// The model as a file: a shape is written to a temporary one, here and not in a folder that may lie in memory.
+fn on_storage(model: &str) -> Done<(PathBuf, Option<tempfile::TempPath>)> {
+    if std::path::Path::new(model).exists() {
+        return Ok((model.into(), None));
+    }
+    let Ok(spec) = Spec::parse(model) else {
+        // Says what is wrong with it.
+        return Opened::look(Some(model)).map(|o| (o.name.into(), None));
+    };
+    let here = |e: std::io::Error| failed(format!("making {} here: {e}", spec.name()));
+    let path = tempfile::Builder::new().prefix(".drupe-bench-").suffix(".gguf").tempfile_in(".").map_err(here)?;
+    let path = path.into_temp_path();
+    let total = synth::Synth::new(&spec).map_err(here)?.file_len();
+    let bar = term::progress(total, "writing random weights", true);
+    synth::write(&spec, &path, &|done| bar.set_position(done)).map_err(here)?;
+    bar.finish_and_clear();
+    Ok((path.to_path_buf(), Some(path)))
+}
+
+/// Runs one benchmark inside a cage and returns its document, or `{ limit, error }`.
+fn caged(args: &BenchArgs, path: &std::path::Path, limit: u64) -> Done<Value> {
+    let cage = Cage::new(limit);
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut command = cage.command(program.as_os_str());
+    command.arg("bench").arg(path).env(INSIDE, cage.name());
+    let number = |command: &mut std::process::Command, name: &str, value: u64| {
+        command.arg(name).arg(value.to_string());
+    };
+    number(&mut command, "--memory", limit);
+    number(&mut command, "-p", args.prompt.into());
+    number(&mut command, "-n", args.tokens.into());
+    number(&mut command, "--depth", args.depth.into());
+    number(&mut command, "--runs", args.runs.into());
+    for (name, value) in [
+        ("--ctx", args.how.ctx.map(u64::from)),
+        ("--threads", args.how.threads.map(|t| t as u64)),
+        ("--batch", args.how.batch.map(u64::from)),
+        ("--sinks", args.how.sinks.map(u64::from)),
+    ] {
+        if let Some(value) = value {
+            number(&mut command, name, value);
+        }
+    }
+    if let Some(isa) = &args.how.isa {
+        command.args(["--isa", isa]);
+    }
+    command.args(["--kv", args.how.kv.name(), "--json"]);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().map_err(failed)?;
+    let peak = cage.peak();
+    let kind = json!({ "bytes": limit, "kind": cage.name() });
+    if output.status.success() {
+        let mut document: Value = serde_json::from_slice(&output.stdout).map_err(failed)?;
+        document["limit"] = kind;
+        document["memory"]["group_peak_bytes"] = json!(peak);
+        return Ok(document);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().rev().find_map(|l| l.strip_prefix("error: "));
+    let why = match (said, output.status.code()) {
+        (Some(said), _) => said.to_string(),
+        (None, Some(code)) => format!("ended with code {code}"),
+        (None, None) => "killed: the limit was broken".to_string(),
+    };
+    Ok(json!({ "limit": kind, "error": why, "memory": { "group_peak_bytes": peak } }))
+}
+
+/// `25%..120%` of the model's bytes, or `400M..1G`, in equal steps.
+fn sweep(range: &str, model: u64) -> Done<Vec<u64>> {
+    let wrong = |why: String| usage(format!("--sweep {range:?}: {why}; write e.g. 25%..120% or 400M..1G"));
+    let end = |text: &str| match text.trim().strip_suffix('%') {
+        Some(percent) => {
+            let percent: f64 = percent.trim().parse().map_err(|_| wrong(format!("{text:?} is no percentage")))?;
+            Ok((model as f64 * percent / 100.0) as u64)
+        }
+        None => size::parse(text).map_err(wrong),
+    };
+    let (low, high) = range.split_once("..").ok_or_else(|| wrong("no range".into()))?;
+    let (low, high) = (end(low)?, end(high)?);
+    if low == 0 || high <= low {
+        return Err(wrong("the second end must be above the first, and that above 0".into()));
+    }
+    Ok((0..STEPS).map(|i| low + (high - low) / (STEPS - 1) * i).collect())
+}
+
+/// A line of the sweep's table.
+fn row(d: &Value, first: bool) -> String {
+    let limit = size::show(d["limit"]["bytes"].as_u64().unwrap_or(0));
+    let share = 100.0 * d["limit_of_model"].as_f64().unwrap_or(0.0);
+    let head = if first {
+        let names = ("limit", "of file", "prefill", "decode", "p50", "p99", "peak");
+        let unit = ("", "", "tok/s", "tok/s", "ms", "ms", d["limit"]["kind"].as_str().unwrap_or(""));
+        let line = |(a, b, c, d, e, f, g): (&str, &str, &str, &str, &str, &str, &str)| {
+            format!("{a:>10} {b:>8} {c:>9} {d:>9} {e:>9} {f:>9} {g:>12}\n")
+        };
+        line(names) + &line(unit)
+    } else {
+        String::new()
+    };
+    if let Some(why) = d["error"].as_str() {
+        return format!("{head}{limit:>10} {share:>7.0}%  {why}");
+    }
+    let number = |pointer: &str| d.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0);
+    let peak = d["memory"]["group_peak_bytes"].as_u64().or(d["memory"]["peak_bytes"].as_u64()).unwrap_or(0);
+    format!(
+        "{head}{limit:>10} {share:>7.0}% {:>9.1} {:>9.2} {:>9.1} {:>9.1} {:>12}",
+        number("/prefill/tok_s"),
+        number("/decode/tok_s"),
+        number("/latency_ms/p50"),
+        number("/latency_ms/p99"),
+        size::show(peak)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweeps() {
+        assert_eq!(sweep("20%..120%", 1000).ok(), Some(vec![200, 400, 600, 800, 1000, 1200]));
+        assert_eq!(sweep("1K..6K", 1).ok().map(|s| s[5]), Some(6 << 10));
+        for wrong in ["", "25%", "50%..25%", "a..b", "0..1M", "25%..x%"] {
+            assert!(matches!(sweep(wrong, 1000), Err(Fail::Usage(_))), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Answering: prefill a prompt, choose tokens, show them as they come.
+
+use crate::args::SampleArgs;
+use crate::engine::Loaded;
+use crate::fail::{Done, Fail, failed, usage};
+use crate::term;
+use crate::text::{Answer, Text};
+use drupe::sampler::{Sampler, SamplerConfig};
+use drupe_host::usage::Usage;
+use std::time::{Duration, Instant};
+
+/// Prompts with more tokens than this get a progress bar.
+const LONG_PROMPT: usize = 128;
+
+/// What an answer took.
+pub struct Figures {
+    /// Tokens of the prompt that were computed.
+    pub prompt: usize,
+    /// Tokens of the answer.
+    pub tokens: usize,
+    /// From the call to the first token chosen.
+    pub first: Duration,
+    /// From the first token chosen to the last.
+    pub rest: Duration,
+    /// `end`, `stop`, `length` or `interrupted`.
+    pub reason: &'static str,
+}
+
+impl Figures {
+    /// Tokens per second after the first one.
+    pub fn speed(&self) -> f64 {
+        let rest = self.rest.as_secs_f64();
+        if self.tokens > 1 && rest > 0.0 { (self.tokens - 1) as f64 / rest } else { 0.0 }
+    }
+
+    /// One line for people.
+    pub fn summary(&self, since_start: Option<Duration>) -> String {
+        let peak =
+            Usage::now().peak_resident.map_or(String::new(), |p| format!(", peak memory {}", crate::size::show(p)));
+        let first = since_start.unwrap_or(self.first).as_secs_f64();
+        let why = if self.reason == "length" { " (stopped at -n)" } else { "" };
+        format!(
+            "[{} prompt tokens, first token after {first:.2} s, {} tokens at {:.1} tok/s{peak}]{why}",
+            self.prompt,
+            self.tokens,
+            self.speed()
+        )
+    }
+}
+
+/// A sampler for this model with its memory, kept for good.
+pub fn sampler(args: &SampleArgs, loaded: &Loaded) -> Done<Sampler<'static>> {
+    let vocab = loaded.plan.recipe.vocab;
+    // The built-in model turns sentences into actions: there is one right answer.
+    let temperature = args.temp.unwrap_or(if loaded.opened.built_in() { 0.0 } else { 0.7 });
+    let default = SamplerConfig::default();
+    let config = SamplerConfig {
+        temperature,
+        top_k: args.top_k.unwrap_or(default.top_k),
+        top_p: args.top_p.unwrap_or(default.top_p),
+        min_p: args.min_p.unwrap_or(default.min_p),
+        typical_p: args.typical_p.unwrap_or(default.typical_p),
+        repeat_penalty: args.repeat_penalty.unwrap_or(default.repeat_penalty),
+        frequency_penalty: args.frequency_penalty.unwrap_or(default.frequency_penalty),
+        presence_penalty: args.presence_penalty.unwrap_or(default.presence_penalty),
+        seed: args.seed,
+        ..default
+    };
+    let bytes = Sampler::bytes_needed(vocab as usize, &config).map_err(usage)?;
+    Sampler::new(vocab as usize, config, Vec::leak(vec![0; bytes])).map_err(usage)
+}
+
+/// Feeds `tokens` and generates up to `most` more, each shown by `show` as soon as it is text. Returns the answer's
+/// text, the tokens that were fed of it, and the figures. Ctrl-C ends the answer, not the session.
+pub fn answer(
+    loaded: &mut Loaded,
+    text: &mut Text,
+    sampler: &mut Sampler,
+    tokens: &[u32],
+    stops: &[String],
+    most: usize,
+    show: &mut dyn FnMut(&str) -> Done,
+) -> Done<(String, Vec<u32>, Figures)> {
+    let start = Instant::now();
+    let bar = (tokens.len() > LONG_PROMPT).then(|| term::progress(tokens.len() as u64, "reading the prompt", false));
+    loaded.prefill(tokens, &mut |done| {
+        if let Some(bar) = &bar {
+            bar.set_position(done as u64);
+        }
+    })?;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    tokens.iter().for_each(|id| sampler.accept(*id));
+    let mut answer = Answer::new(stops, false);
+    let mut fed: Vec<u32> = Vec::new();
+    let mut figures =
+        Figures { prompt: tokens.len(), tokens: 0, first: Duration::ZERO, rest: Duration::ZERO, reason: "length" };
+    let mut first = Instant::now();
+    while figures.tokens < most {
+        let id = sampler.sample(loaded.session.logits()).map_err(failed)?;
+        figures.tokens += 1;
+        if figures.tokens == 1 {
+            figures.first = start.elapsed();
+            first = Instant::now();
+        }
+        sampler.accept(id);
+        if text.tokenizer.is_end_of_generation(id) {
+            figures.reason = "end";
+            break;
+        }
+        show(answer.push(text.piece(id, false)?))?;
+        if answer.stopped {
+            figures.reason = "stop";
+            break;
+        }
+        if figures.tokens == most {
+            break;
+        }
+        match loaded.feed(&[id]) {
+            Ok(_) => fed.push(id),
+            Err(Fail::Interrupted) => {
+                figures.reason = "interrupted";
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    figures.rest = first.elapsed();
+    show(answer.finish())?;
+    Ok((answer.text, fed, figures))
+}

@@ -1,0 +1,99 @@
+//! `drupe run`: one answer, streamed.
+
+use crate::args::RunArgs;
+use crate::dialogue::{Dialogue, Turn};
+use crate::engine::{Loaded, Opened, Setup};
+use crate::fail::{Done, Fail, failed, usage};
+use crate::text::Text;
+use crate::{generate, term};
+use drupe::chat::Role;
+use drupe::tokenizer::EncodeOptions;
+use drupe_host::shapes::Spec;
+use drupe_host::usage::Usage;
+use serde_json::json;
+use std::path::Path;
+use std::time::Instant;
+
+pub fn run(args: &RunArgs, started: Instant) -> Done {
+    let (model, prompt) = model_and_prompt(args)?;
+    let setup = Setup::new(&args.how)?;
+    let opened = Opened::open(model.as_deref())?;
+    let mut text = Text::new(&opened)?;
+    let tokens = encode(&mut text, &opened, args, &prompt)?;
+    if tokens.is_empty() {
+        return Err(usage("the prompt is empty: give some text"));
+    }
+    let mut loaded = Loaded::new(opened, &setup, &args.how, 1, 1)?;
+    let ctx = loaded.plan.config.ctx;
+    if tokens.len() > ctx as usize {
+        return Err(usage(format!(
+            "the prompt has {} tokens, the context holds {ctx}: shorten it, or give --ctx {} or more",
+            tokens.len(),
+            tokens.len() + args.tokens
+        )));
+    }
+    let mut sampler = generate::sampler(&args.sample, &loaded)?;
+    let before = started.elapsed();
+    let mut show = |piece: &str| if args.json { Ok(()) } else { term::bytes(piece.as_bytes()) };
+    let (answer, _, figures) =
+        generate::answer(&mut loaded, &mut text, &mut sampler, &tokens, &args.stop, args.tokens, &mut show)?;
+    let first = before + figures.first;
+    if args.json {
+        let document = json!({
+            "model": loaded.opened.name, "text": answer, "prompt_tokens": figures.prompt, "tokens": figures.tokens,
+            "reason": figures.reason, "ttft_ms": first.as_secs_f64() * 1e3, "tok_s": figures.speed(),
+            "peak_bytes": Usage::now().peak_resident, "plan_bytes": loaded.plan.total(),
+        });
+        term::line(&document.to_string())?;
+    } else {
+        term::line("")?;
+    }
+    term::say(&figures.summary(Some(first)));
+    if figures.reason == "interrupted" { Err(Fail::Interrupted) } else { Ok(()) }
+}
+
+/// The prompt's tokens: in the model's chat form, or as it is with `--raw`.
+fn encode(text: &mut Text, opened: &Opened, args: &RunArgs, prompt: &str) -> Done<Vec<u32>> {
+    if args.raw {
+        return text.encode(prompt, EncodeOptions { parse_special: false, add_special: true });
+    }
+    let turn = |role, content: &str| Turn { role, content: content.into() };
+    let mut turns: Vec<Turn> = args.system.iter().map(|s| turn(Role::System, s)).collect();
+    turns.push(turn(Role::User, prompt));
+    Dialogue::new(opened, text).tokens(text, &turns)
+}
+
+/// Sorts out `[MODEL] PROMPT`, `-m`, `--prompt-file` and what is piped in.
+fn model_and_prompt(args: &RunArgs) -> Done<(Option<String>, String)> {
+    let file = match &args.prompt_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Some(text.map_err(|e| failed(format!("reading {}: {e}", path.display())))?)
+        }
+        None => None,
+    };
+    let (model, word) = match (&args.model, &args.words[..]) {
+        (Some(_), [_, _, ..]) => return Err(usage("the model is given twice: with -m and as a word")),
+        (Some(model), words) => (Some(model.clone()), words.first().cloned()),
+        (None, []) => (None, None),
+        (None, [one]) if is_model(one) => (Some(one.clone()), None),
+        (None, [one]) => (None, Some(one.clone())),
+        (None, [model, prompt, ..]) => (Some(model.clone()), Some(prompt.clone())),
+    };
+    // Standard input is read only if nothing else is the prompt: a program that runs us may leave a pipe open.
+    let prompt = match (word, file) {
+        (Some(_), Some(_)) => return Err(usage("the prompt is given twice: as a word and with --prompt-file")),
+        (Some(word), None) => Some(word),
+        (None, Some(text)) => Some(text),
+        (None, None) => term::piped_input()?,
+    };
+    let prompt = prompt.filter(|p| !p.trim().is_empty());
+    let prompt =
+        prompt.ok_or_else(|| usage("no prompt: write it as the last word, pipe it in, or use --prompt-file"))?;
+    Ok((model, prompt))
+}
+
+/// Whether a single word names a model rather than being a prompt.
+fn is_model(word: &str) -> bool {
+    word.ends_with(".gguf") || Path::new(word).is_file() || Spec::parse(word).is_ok()
+}

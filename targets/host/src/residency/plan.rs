@@ -1,0 +1,422 @@
+//! What stays resident and what is streamed: decided from the tensors' sizes and a number of bytes alone.
+
+use drupe::weights::TensorRef;
+use std::fmt;
+
+/// Bytes to which direct reads are aligned: the largest block that storage commonly has.
+pub(crate) const ALIGN: u64 = 4096;
+
+/// Tensors up to this size, or a quarter of a piece if that is less, are always resident (norms, biases): streaming
+/// them would cost a read each.
+const TINY: u64 = 32 << 10;
+
+/// What a reader thread and the tables cost beside the buffers, rounded up.
+const PER_READER: u64 = 64 << 10;
+const PER_PIECE: u64 = 128;
+
+/// How a pass reads a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// All of it, in order.
+    Whole,
+    /// Some rows: the embeddings of the tokens fed.
+    Rows,
+}
+
+/// One visit of a pass to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The tensor. A tensor visited several times appears as often.
+    pub tensor: TensorRef,
+    /// How it is read.
+    pub access: Access,
+}
+
+/// Sizes of what streaming needs beside the resident part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Largest piece in bytes; a tensor's row that is longer makes a longer piece.
+    pub piece: u64,
+    /// Buffers of the ring.
+    pub buffers: u32,
+    /// Threads that read.
+    pub readers: u32,
+}
+
+impl Shape {
+    /// What suits a model of so many bytes: pieces long enough for storage to reach its speed (from 512 KiB on) and
+    /// short enough that the ring stays a small part of a small budget.
+    pub fn for_model(bytes: u64) -> Shape {
+        Shape { piece: (bytes / 128).clamp(64 << 10, 2 << 20), buffers: 5, readers: 2 }
+    }
+}
+
+/// Where a piece of a tensor comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At this offset of the resident part.
+    Resident(u64),
+    /// From storage, each time.
+    Streamed,
+}
+
+/// Successive rows of one tensor: the unit that is resident or streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub part: u32,
+    pub offset: u64,
+    pub bytes: u64,
+    pub place: Place,
+    /// Whether single rows of its tensor are also asked for, out of order.
+    pub by_row: bool,
+}
+
+/// What a budget buys. Made by [`ResidencyPlan::new`]; says all that [`super::Residency`] will use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResidencyPlan {
+    /// Sizes used.
+    pub shape: Shape,
+    /// Weights kept in memory.
+    pub resident_bytes: u64,
+    /// Weights read from storage in each pass, once all that is resident has been read.
+    pub streamed_bytes: u64,
+    /// Bytes of one buffer.
+    pub buffer_bytes: u64,
+    /// Least budget with which these tensors can be had.
+    pub minimum: u64,
+    /// All memory taken: the resident part, the buffers, the tables.
+    pub total_bytes: u64,
+    /// Sorted by part and offset.
+    pub(crate) pieces: Vec<Piece>,
+    /// Indices of pieces in the order of a pass.
+    pub(crate) order: Vec<u32>,
+    /// Bytes of the resident part with its padding.
+    pub(crate) arena_bytes: u64,
+}
+
+/// The budget is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetError {
+    /// What was given.
+    pub budget: u64,
+    /// What is needed at least.
+    pub minimum: u64,
+}
+
+impl fmt::Display for BudgetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BudgetError { budget, minimum } = self;
+        write!(f, "{budget} bytes for weights are too few: streaming this model needs at least {minimum}")
+    }
+}
+
+impl std::error::Error for BudgetError {}
+
+impl ResidencyPlan {
+    /// Plans `visits`, the tensors of one pass in order, within `budget` bytes.
+    ///
+    /// Tiny tensors stay; then those visited more than once; then those that would make short reads; then an equal
+    /// share of everything, spread over the pass so that reading and computing overlap all along. What is read by row
+    /// only is never kept: a row costs one small read.
+    ///
+    /// # Errors
+    /// The budget does not hold the tiny tensors and the buffers.
+    pub fn new(visits: &[Visit], budget: u64) -> Result<ResidencyPlan, BudgetError> {
+        let mut tensors: Vec<TensorRef> = visits.iter().map(|v| v.tensor).filter(|t| t.present()).collect();
+        tensors.sort_by_key(|t| (t.part, t.offset));
+        tensors.dedup();
+        let bytes = tensors.iter().map(TensorRef::bytes).fold(0, u64::saturating_add);
+        ResidencyPlan::with_shape(visits, budget, Shape::for_model(bytes))
+    }
+
+    /// The same with sizes given.
+    ///
+    /// # Errors
+    /// As [`ResidencyPlan::new`].
+    pub fn with_shape(visits: &[Visit], budget: u64, shape: Shape) -> Result<ResidencyPlan, BudgetError> {
+        let shape = Shape {
+            piece: shape.piece.max(ALIGN),
+            readers: shape.readers.clamp(1, 16),
+            // One in use, one being filled by each reader, one ready.
+            buffers: shape.buffers.clamp(shape.readers.clamp(1, 16) + 2, 1024),
+        };
+        let mut cut = cut(visits, shape.piece);
+        let longest = cut.iter().map(|c| c.piece.bytes).max().unwrap_or(0);
+        // A piece starts and ends anywhere within a block. One buffer more for single rows.
+        let buffer_bytes = (longest + 2 * ALIGN).next_multiple_of(ALIGN);
+        let fixed = buffer_bytes
+            .saturating_mul(u64::from(shape.buffers) + 1)
+            .saturating_add(u64::from(shape.readers) * PER_READER)
+            .saturating_add(cut.len() as u64 * PER_PIECE);
+        // Padding between runs of resident pieces, at most.
+        let padded = |c: &Cut| c.piece.bytes + PAD;
+        let tiny: u64 = cut.iter().filter(|c| c.class == Class::Tiny).map(padded).fold(0, u64::saturating_add);
+        let minimum = fixed.saturating_add(tiny).next_multiple_of(ALIGN);
+        let Some(mut left) = budget.checked_sub(minimum) else { return Err(BudgetError { budget, minimum }) };
+
+        for c in cut.iter_mut().filter(|c| c.class == Class::Tiny) {
+            c.piece.place = Place::Resident(0);
+        }
+        for class in [Class::Often, Class::Short, Class::Rest] {
+            left -= spread(&mut cut, class, left);
+        }
+        Ok(ResidencyPlan::lay_out(visits, cut, shape, buffer_bytes, fixed, minimum))
+    }
+
+    fn lay_out(visits: &[Visit], cut: Vec<Cut>, shape: Shape, buffer: u64, fixed: u64, minimum: u64) -> ResidencyPlan {
+        let mut pieces: Vec<Piece> = cut.into_iter().map(|c| c.piece).collect();
+        pieces.sort_by_key(|p| (p.part, p.offset));
+        let (mut at, mut resident) = (0u64, 0u64);
+        let mut before: Option<Piece> = None;
+        for p in &mut pieces {
+            if let Place::Resident(place) = &mut p.place {
+                // Neighbours in the file are neighbours here, so that they can be handed out together.
+                let joins = before
+                    .is_some_and(|b| b.place != Place::Streamed && (b.part, b.offset + b.bytes) == (p.part, p.offset));
+                at = if joins { at } else { at.next_multiple_of(PAD) };
+                *place = at;
+                at += p.bytes;
+                resident += p.bytes;
+            }
+            before = Some(*p);
+        }
+        let mut order = Vec::new();
+        for v in visits.iter().filter(|v| v.tensor.present() && v.access == Access::Whole) {
+            let (start, end) = (v.tensor.offset, v.tensor.offset + v.tensor.bytes());
+            let first = pieces.partition_point(|p| (p.part, p.offset) < (v.tensor.part, start));
+            let of_tensor = |(_, p): &(usize, &Piece)| p.part == v.tensor.part && p.offset < end;
+            order.extend(pieces.iter().enumerate().skip(first).take_while(of_tensor).map(|(i, _)| i as u32));
+        }
+        let streamed = |i: &&u32| pieces[**i as usize].place == Place::Streamed;
+        let streamed_bytes = order.iter().filter(streamed).map(|i| pieces[*i as usize].bytes).sum();
+        let arena_bytes = at.next_multiple_of(ALIGN);
+        ResidencyPlan {
+            shape,
+            resident_bytes: resident,
+            streamed_bytes,
+            buffer_bytes: buffer,
+            minimum,
+            total_bytes: fixed + arena_bytes,
+            pieces,
+            order,
+            arena_bytes,
+        }
+    }
+}
+
+/// Runs of resident pieces start at a multiple of this: a cache line, and what any element's alignment divides.
+const PAD: u64 = 64;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Tiny,
+    Often,
+    Short,
+    Rest,
+    /// Read by row only.
+    Never,
+}
+
+#[derive(Clone, Copy)]
+struct Cut {
+    piece: Piece,
+    class: Class,
+}
+
+/// The pieces of all tensors, each once, in the order of their first visit.
+fn cut(visits: &[Visit], piece: u64) -> Vec<Cut> {
+    let mut all: Vec<Cut> = Vec::new();
+    let mut seen = std::collections::HashMap::<(u32, u64), std::ops::Range<usize>>::new();
+    let mut whole = std::collections::HashMap::<(u32, u64), u32>::new();
+    for v in visits.iter().filter(|v| v.tensor.present() && v.tensor.bytes() > 0) {
+        let t = &v.tensor;
+        let key = (t.part, t.offset);
+        let made = seen.entry(key).or_insert_with(|| {
+            let first = all.len();
+            let row = t.row_bytes() as u64;
+            let count = t.bytes().div_ceil(piece).clamp(1, u64::from(t.rows));
+            let mut done = 0;
+            for i in 1..=count {
+                // Nearly equal numbers of rows; below 2^32 each.
+                let upto = u64::from(t.rows) * i / count;
+                let p = Piece {
+                    part: t.part,
+                    offset: t.offset + done * row,
+                    bytes: (upto - done) * row,
+                    place: Place::Streamed,
+                    by_row: false,
+                };
+                all.push(Cut { piece: p, class: Class::Never });
+                done = upto;
+            }
+            first..all.len()
+        });
+        let visits = whole.entry(key).or_insert(0);
+        *visits += u32::from(v.access == Access::Whole);
+        let class = match () {
+            () if *visits == 0 => Class::Never,
+            () if t.bytes() <= TINY.min(piece / 4) => Class::Tiny,
+            () if *visits > 1 => Class::Often,
+            () if t.bytes() < piece / 4 => Class::Short,
+            () => Class::Rest,
+        };
+        for c in &mut all[made.clone()] {
+            c.class = class;
+            c.piece.by_row |= v.access == Access::Rows;
+        }
+    }
+    all
+}
+
+/// Makes pieces of `class` resident, within `left` bytes, the same share all along the pass; returns the bytes taken.
+fn spread(cut: &mut [Cut], class: Class, left: u64) -> u64 {
+    let total: u64 = cut.iter().filter(|c| c.class == class).map(|c| c.piece.bytes + PAD).sum();
+    let share = left.min(total);
+    let (mut due, mut taken) = (0u128, 0u64);
+    for c in cut.iter_mut().filter(|c| c.class == class) {
+        let bytes = c.piece.bytes + PAD;
+        // `due` counts bytes × total, so that nothing is lost to rounding.
+        due += u128::from(bytes) * u128::from(share);
+        let cost = u128::from(bytes) * u128::from(total);
+        if due >= cost && taken + bytes <= share {
+            due -= cost;
+            taken += bytes;
+            c.piece.place = Place::Resident(0);
+        }
+    }
+    for c in cut.iter_mut().filter(|c| c.class == class && c.piece.place == Place::Streamed) {
+        if taken + c.piece.bytes + PAD <= share {
+            taken += c.piece.bytes + PAD;
+            c.piece.place = Place::Resident(0);
+        }
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(offset: u64, rows: u32, cols: u32) -> TensorRef {
+        TensorRef { offset, rows, cols, format_id: 8, part: 0 }
+    }
+
+    /// Four layers of a norm (F32) and three matrices (Q8_0), and a head that is also the embedding.
+    fn visits() -> Vec<Visit> {
+        let mut all = Vec::new();
+        let head = tensor(64, 4096, 1024);
+        all.push(Visit { tensor: head, access: Access::Rows });
+        let mut at = head.offset + head.bytes();
+        for _ in 0..4 {
+            let norm = TensorRef { offset: at, rows: 1, cols: 1024, format_id: 0, part: 0 };
+            at += norm.bytes();
+            all.push(Visit { tensor: norm, access: Access::Whole });
+            for rows in [128, 2048, 1000] {
+                let t = tensor(at, rows, 1024);
+                at += t.bytes();
+                all.push(Visit { tensor: t, access: Access::Whole });
+            }
+        }
+        all.push(Visit { tensor: head, access: Access::Whole });
+        all
+    }
+
+    fn whole_bytes(visits: &[Visit]) -> u64 {
+        visits.iter().filter(|v| v.access == Access::Whole).map(|v| v.tensor.bytes()).sum()
+    }
+
+    #[test]
+    fn every_budget_is_kept_or_refused() {
+        let visits = visits();
+        let all = whole_bytes(&visits);
+        let minimum = ResidencyPlan::new(&visits, 0).unwrap_err().minimum;
+        assert!(minimum < all / 3, "{minimum} of {all}");
+        let mut before = u64::MAX;
+        for budget in (0..all + (4 << 20)).step_by(100_003).chain([minimum - 1, minimum]) {
+            match ResidencyPlan::new(&visits, budget) {
+                Err(e) => assert!(budget < minimum && e.minimum == minimum),
+                Ok(p) => {
+                    assert!(budget >= minimum && p.total_bytes <= budget, "{} > {budget}", p.total_bytes);
+                    assert_eq!(p.resident_bytes + p.streamed_bytes, all);
+                    if budget > minimum {
+                        assert!(p.streamed_bytes <= before.saturating_add(p.shape.piece), "more memory, more reading");
+                        before = p.streamed_bytes;
+                    }
+                    let waste = budget.min(all + minimum) - p.total_bytes;
+                    assert!(waste < 3 * p.shape.piece, "{waste} bytes unused of {budget}");
+                }
+            }
+        }
+        assert_eq!(ResidencyPlan::new(&visits, all + minimum).unwrap().streamed_bytes, 0);
+    }
+
+    #[test]
+    fn pieces_cover_each_tensor_in_order() {
+        let visits = visits();
+        for budget in [4 << 20, 8 << 20, 1 << 30] {
+            let plan = ResidencyPlan::new(&visits, budget).unwrap();
+            let mut order = plan.order.iter();
+            for v in visits.iter().filter(|v| v.access == Access::Whole) {
+                let mut at = v.tensor.offset;
+                while at < v.tensor.offset + v.tensor.bytes() {
+                    let p = plan.pieces[*order.next().unwrap() as usize];
+                    assert_eq!(p.offset, at);
+                    assert_eq!(p.bytes % v.tensor.row_bytes() as u64, 0);
+                    assert!(p.bytes + 2 * ALIGN <= plan.buffer_bytes);
+                    at += p.bytes;
+                }
+                assert_eq!(at, v.tensor.offset + v.tensor.bytes());
+            }
+            assert!(order.next().is_none());
+            let mut resident: Vec<(u64, u64)> = plan
+                .pieces
+                .iter()
+                .filter_map(|p| if let Place::Resident(at) = p.place { Some((at, p.bytes)) } else { None })
+                .collect();
+            resident.sort();
+            assert!(resident.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0));
+            assert!(resident.last().is_none_or(|r| r.0 + r.1 <= plan.arena_bytes));
+        }
+    }
+
+    #[test]
+    fn reading_is_spread_over_the_pass() {
+        let visits = visits();
+        let all = whole_bytes(&visits);
+        let plan = ResidencyPlan::new(&visits, all / 2 + (1 << 20)).unwrap();
+        let share = plan.streamed_bytes as f64 / all as f64;
+        let (mut read, mut passed) = (0.0, 0.0);
+        for i in &plan.order {
+            let p = plan.pieces[*i as usize];
+            passed += p.bytes as f64;
+            read += if p.place == Place::Streamed { p.bytes as f64 } else { 0.0 };
+            let drift = (read - share * passed).abs();
+            assert!(drift < 8.0 * plan.shape.piece as f64, "{drift} bytes away from an equal share");
+        }
+    }
+
+    #[test]
+    fn odd_lists() {
+        assert_eq!(ResidencyPlan::new(&[], 1 << 20).unwrap().streamed_bytes, 0);
+        let absent = Visit { tensor: TensorRef::default(), access: Access::Whole };
+        assert!(ResidencyPlan::new(&[absent], 1 << 20).unwrap().order.is_empty());
+        // Visited twice: kept before what is visited once.
+        let (a, b) = (tensor(0, 1000, 1024), tensor(2_000_000, 1000, 1024));
+        let whole = |tensor| Visit { tensor, access: Access::Whole };
+        let plan = ResidencyPlan::new(&[whole(a), whole(b), whole(b)], 2_500_000).unwrap();
+        let kept =
+            |offset| plan.pieces.iter().filter(move |p| p.offset >= offset).filter(|p| p.place != Place::Streamed);
+        assert_eq!(kept(2_000_000).map(|p| p.bytes).sum::<u64>(), b.bytes());
+        // One row longer than a piece.
+        let long = TensorRef { offset: 0, rows: 3, cols: 1 << 20, format_id: 0, part: 0 };
+        let plan = ResidencyPlan::new(&[whole(long)], 64 << 20).unwrap();
+        assert!(plan.buffer_bytes > 4 << 20);
+        // Sizes that no file has.
+        let absurd = TensorRef { offset: 1 << 40, rows: u32::MAX, cols: 1 << 30, format_id: 8, part: 9 };
+        assert!(
+            ResidencyPlan::with_shape(&[whole(tensor(0, 1, 32))], 0, Shape { piece: 0, buffers: 0, readers: 0 })
+                .is_err()
+        );
+        let _ = absurd;
+    }
+}

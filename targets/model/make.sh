@@ -1,0 +1,14 @@
+#!/bin/sh
+# Makes the built-in model again, from nothing to home.gguf: vocabulary, training, export, scores.
+# Needs Python 3.11 with requirements.txt installed, and the drupe command (for quantize).
+# Training resumes from build/checkpoint.pt; `rm -r build` to begin anew. See MODEL_CARD.md for the time it takes.
+set -eu
+cd "$(dirname "$0")"
+mkdir -p build
+[ -f build/tokenizer.json ] || python vocabulary.py build/tokenizer.json
+python train.py --steps "${STEPS:-1900}" --threads "${THREADS:-1}"
+python plot.py build/loss.jsonl loss.svg
+python export.py build/home-f32.gguf f32
+${DRUPE:-cargo run --release -q --bin drupe --} quantize build/home-f32.gguf home.gguf q8_0
+python corpus.py heldout 500 heldout.jsonl
+python evaluate.py build/home-f32.gguf home.gguf --stories 20
