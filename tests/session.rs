@@ -41,7 +41,9 @@ fn feed(session: &mut Session, bytes: &[u8], team: &dyn Team, tokens: &[u32]) ->
 
 #[test]
 fn generation_past_the_context_does_not_depend_on_how_the_text_was_cut() {
-    let bytes = model(MODEL);
+    // Weights in f32: with quantised ones a difference in the last bit can turn the rounding of an activation, which is
+    // worth a thousand times more.
+    let bytes = model("tiny-gemma3:f32");
     let text = text(150);
     for (kv, bound) in [(KvFormat::F32, 1e-4), (KvFormat::F16, 1e-2), (KvFormat::Q8_0, 1e-1)] {
         let answer = |batch: u32| {
