@@ -82,6 +82,12 @@ fn widen(format: KvFormat, bytes: &[u8], dim: usize, out: &mut [f32]) {
     let Some(head_bytes) = format.head_bytes(dim).filter(|n| *n > 0) else { return };
     for (from, to) in bytes.chunks_exact(head_bytes).zip(out.chunks_exact_mut(up4(dim))) {
         match format {
+            KvFormat::F32 => {
+                to.fill(0.0);
+                for (from, to) in from.as_chunks::<4>().0.iter().zip(to) {
+                    *to = f32::from_le_bytes(*from);
+                }
+            }
             KvFormat::F16 => {
                 let (whole, rest) = from.as_chunks::<8>();
                 let (to, to_rest) = to.as_chunks_mut::<4>();

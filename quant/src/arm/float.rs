@@ -370,6 +370,7 @@ pub(super) fn quantize_act(kind: ActKind, x: &[f32], record: &mut [u8]) {
 /// See [`crate::Kernels::store_kv`].
 pub(super) fn store_kv(format: KvFormat, x: &[f32], out: &mut [u8]) {
     match format {
+        KvFormat::F32 => crate::scalar::store_kv(format, x, out),
         KvFormat::F16 => {
             let (x4, rest) = x.as_chunks::<4>();
             let (o4, o_rest) = out.as_chunks_mut::<8>();
