@@ -3,7 +3,6 @@
 //! `no_std`, no `alloc`. One file per instruction set, one scalar oracle, one place that chooses
 //! ([`Kernels::detect`]). A kernel knows no model.
 #![no_std]
-#![cfg_attr(feature = "portable-simd", feature(portable_simd))]
 
 pub mod act;
 #[cfg(target_arch = "aarch64")]

@@ -1,7 +1,7 @@
 //! The oracle: every format's plain dequantise and quantise. Kernels are tested against it.
 //!
-//! The bits of each format are read and written in one file: [`legacy`] (blocks of 32), [`kquants`] (super-blocks
-//! of 256 with integer sub-scales), [`iq4`] (4-bit indices into a table). The byte diagrams are in
+//! The bits of each format are read and written in one file: `legacy` (blocks of 32), `kquants` (super-blocks
+//! of 256 with integer sub-scales), `iq4` (4-bit indices into a table). The byte diagrams are in
 //! [`crate::format`]. Each of those files *unpacks* a block to integers ([`ints::Ints`]) and packs
 //! them; dequantising is one formula over them, and quantising is a search for the best of them (`fit`).
 
