@@ -24,6 +24,8 @@ pub struct Figures {
     pub rest: Duration,
     /// `end`, `stop`, `length` or `interrupted`.
     pub reason: &'static str,
+    /// The answer's tokens as they were chosen, one that ends it included.
+    pub ids: Vec<u32>,
 }
 
 impl Figures {
@@ -94,8 +96,14 @@ pub fn answer(
     tokens.iter().for_each(|id| sampler.accept(*id));
     let mut answer = Answer::new(stops, false);
     let mut fed: Vec<u32> = Vec::new();
-    let mut figures =
-        Figures { prompt: tokens.len(), tokens: 0, first: Duration::ZERO, rest: Duration::ZERO, reason: "length" };
+    let mut figures = Figures {
+        prompt: tokens.len(),
+        tokens: 0,
+        first: Duration::ZERO,
+        rest: Duration::ZERO,
+        reason: "length",
+        ids: Vec::new(),
+    };
     let mut first = Instant::now();
     while figures.tokens < most {
         let id = sampler.sample(loaded.session.logits()).map_err(failed)?;
@@ -105,6 +113,7 @@ pub fn answer(
             first = Instant::now();
         }
         sampler.accept(id);
+        figures.ids.push(id);
         if text.tokenizer.is_end_of_generation(id) {
             figures.reason = "end";
             break;

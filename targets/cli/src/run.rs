@@ -41,7 +41,8 @@ pub fn run(args: &RunArgs, started: Instant) -> Done {
     if args.json {
         let document = json!({
             "model": loaded.opened.name, "text": answer, "prompt_tokens": figures.prompt, "tokens": figures.tokens,
-            "reason": figures.reason, "ttft_ms": first.as_secs_f64() * 1e3, "tok_s": figures.speed(),
+            "ids": figures.ids, "reason": figures.reason, "ttft_ms": first.as_secs_f64() * 1e3,
+            "tok_s": figures.speed(),
             "peak_bytes": Usage::now().peak_resident, "plan_bytes": loaded.plan.total(),
         });
         term::line(&document.to_string())?;
