@@ -1,14 +1,14 @@
 #!/bin/sh
 # Every test, as continuous integration runs them. On a fresh Debian or Raspberry Pi OS with Rust and nothing else, as root,
-# it installs what the Arm and C stages need and says so; without root it names what is missing and skips
+# it installs what the Arm, C and bare-metal stages need and says so; without root it names what is missing and skips
 # that stage with a line that begins with "skipped:".
 #
 #   tests/all.sh                all stages
-#   tests/all.sh host arm       some of them: host arm c docs readme
+#   tests/all.sh host arm       some of them: host arm c bare docs readme
 set -eu
 cd "$(dirname "$0")/.."
 
-stages=${*:-host c arm docs readme}
+stages=${*:-host c arm bare docs readme}
 passed=0
 failed=0
 skipped=0
@@ -44,13 +44,14 @@ linted() {
 
 host() { cargo test --workspace; }
 
-documented() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps; }
+documented() { RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps; }
 
 stage host "formatting" formatted
 stage host "lints" linted
 stage host "tests on this machine" host
 stage c "the C face" sh tests/c.sh
 stage arm "the kernels on aarch64 under QEMU, three CPUs" sh tests/arm.sh -p drupe-quant
+stage bare "no operating system" sh tests/bare.sh
 stage docs "documentation" documented
 stage readme "the README's commands" sh tests/readme.sh
 
