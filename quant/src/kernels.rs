@@ -9,7 +9,6 @@ use crate::{Format, scalar};
 #[allow(missing_docs)]
 pub enum Isa {
     Scalar,
-    Portable,
     Avx2,
     AvxVnni,
     Avx512Vnni,
@@ -20,9 +19,8 @@ pub enum Isa {
 
 impl Isa {
     /// Every one, with the name that `--isa` takes.
-    pub const ALL: [(Isa, &'static str); 8] = [
+    pub const ALL: [(Isa, &'static str); 7] = [
         (Isa::Scalar, "scalar"),
-        (Isa::Portable, "portable"),
         (Isa::Avx2, "avx2"),
         (Isa::AvxVnni, "avx-vnni"),
         (Isa::Avx512Vnni, "avx512-vnni"),

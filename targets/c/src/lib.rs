@@ -616,7 +616,6 @@ fn isa_name(isa: drupe_core::quant::Isa) -> *const c_char {
     use drupe_core::quant::Isa::*;
     let name = match isa {
         Scalar => c"scalar",
-        Portable => c"portable",
         Avx2 => c"avx2",
         AvxVnni => c"avx-vnni",
         Avx512Vnni => c"avx512-vnni",

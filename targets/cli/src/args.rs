@@ -131,7 +131,7 @@ pub struct ModelArgs {
     /// Most memory that the process may ever have resident, e.g. 400M; refused at start if it cannot be kept
     #[arg(long, value_name = "BYTES", value_parser = size::parse)]
     pub memory: Option<u64>,
-    /// Instruction set: scalar, portable, avx2, avx-vnni, avx512-vnni, neon, dotprod, i8mm [default: the best here]
+    /// Instruction set: scalar, avx2, avx-vnni, avx512-vnni, neon, dotprod, i8mm [default: the best here]
     #[arg(long)]
     pub isa: Option<String>,
     /// Most tokens of a prompt in one pass
