@@ -6,9 +6,9 @@
 //!     for each LANES rows of the weights:
 //!         acc[t] = 0                                                           (one row per lane)
 //!         for each block column:
-//!             ask for the cache lines that lie LANES rows ahead
 //!             copy the block's scales of the column after next side by side    (Weights::gather)
 //!             for each group g of 32 columns, unpacked into 8 registers:       (weights.rs)
+//!                 ask for a few cache lines that lie LANES rows ahead
 //!                 for each token:
 //!                     dot = side + Σ_j w[j] · (bytes 4j.. of panel[g][t], in every lane)
 //!                     acc[t] += scale · (scale of panel[g][t]) · dot
@@ -23,7 +23,7 @@ use super::weights::{Side, Weights};
 use crate::Format;
 use crate::act::{ActKind, Acts};
 use crate::share::OutTile;
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use core::marker::PhantomData;
 
 /// Tokens that one unpacking serves.
@@ -36,6 +36,9 @@ pub(super) struct Sink<S: Simd> {
     panel: *const u8,
     /// `[tokens, LANES]`.
     acc: *mut f32,
+    /// Weights to ask for next, and how many bytes at each group.
+    ahead: *const u8,
+    step: usize,
     lanes: PhantomData<S>,
 }
 
@@ -67,9 +70,23 @@ macro_rules! each {
 ///
 /// Safety of all these functions: `g` must be a group of the row; the conditions of [`super::simd`].
 impl<S: Simd> Sink<S> {
+    /// Asks for the next weights: a few lines at every group, since a burst of them finds no room among the outstanding
+    /// misses. They go to the second level, which holds more misses and does not lose the rows that are being read.
+    #[inline(always)]
+    fn ask(&mut self) {
+        let mut line = 0;
+        while line < self.step {
+            // SAFETY: a prefetch never faults, wherever it points.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.ahead.wrapping_add(line).cast()) };
+            line += 64;
+        }
+        self.ahead = self.ahead.wrapping_add(self.step);
+    }
+
     /// One scale, an offset in the side.
     #[inline(always)]
     pub unsafe fn group<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
+        self.ask();
         each!(self, g, 1, |a, by, side, acc| {
             let dot = S::dot::<8, MAX>(S::splat(*side.cast()), w, a);
             S::fma(S::to_f(dot), S::mulf(scale, by), acc)
@@ -79,6 +96,7 @@ impl<S: Simd> Sink<S> {
     /// The same for signed weights.
     #[inline(always)]
     pub unsafe fn group_signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
+        self.ask();
         each!(self, g, 1, |a, by, side, acc| {
             let dot = S::dot_signed::<8>(S::splat(*side.cast()), w, a);
             S::fma(S::to_f(dot), S::mulf(scale, by), acc)
@@ -88,6 +106,7 @@ impl<S: Simd> Sink<S> {
     /// One scale and minimum.
     #[inline(always)]
     pub unsafe fn group_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F) {
+        self.ask();
         each!(self, g, 1, |a, by, side, acc| {
             let dot = S::dot::<8, MAX>(S::splat(0), w, a);
             let acc = S::fma(S::to_f(dot), S::mulf(scale, by), acc);
@@ -98,6 +117,7 @@ impl<S: Simd> Sink<S> {
     /// Two scales, offsets in the side.
     #[inline(always)]
     pub unsafe fn group16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2]) {
+        self.ask();
         let (low, high) = halves(w);
         each!(self, g, 2, |a, by, side, acc| {
             let first = S::dot::<4, MAX>(S::splat(*side.cast()), &low, a);
@@ -110,6 +130,7 @@ impl<S: Simd> Sink<S> {
     /// Two scales and minima.
     #[inline(always)]
     pub unsafe fn group16_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2], min: [S::F; 2]) {
+        self.ask();
         let (low, high) = halves(w);
         each!(self, g, 2, |a, by, side, acc| {
             let first = S::dot::<4, MAX>(S::splat(0), &low, a);
@@ -187,6 +208,8 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
     let rows = out.rows().len();
     let blocks = acts.cols / (32 * W::GROUPS);
     let row_bytes = blocks * W::BYTES;
+    // The next rows, all of whose first blocks are wanted at once, and then some.
+    let distance = S::LANES * row_bytes + (S::LANES * row_bytes).min(16 << 10);
     let mut first = 0;
     while first < acts.tokens {
         let tokens = (acts.tokens - first).min(TILE);
@@ -194,7 +217,8 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
         // SAFETY: `scratch` has room for the heads, the accumulators and the panel after them.
         let acc: *mut f32 = unsafe { heads.add(HEADS * S::LANES * 8).cast() };
         let panel: *mut u8 = unsafe { acc.add(tokens * S::LANES).cast() };
-        let mut sink = Sink::<S> { tokens, panel, acc, lanes: PhantomData };
+        let step = W::BYTES * S::LANES / W::GROUPS;
+        let mut sink = Sink::<S> { tokens, panel, acc, ahead: w.as_ptr(), step, lanes: PhantomData };
         unsafe {
             match W::SIDE {
                 Side::Offset(_) | Side::Min => fill::<1>(panel, W::SIDE, acts, first, tokens),
@@ -212,17 +236,12 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
                     S::store_f(acc.add(t * S::LANES), S::splat_f(0.0));
                 }
                 let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
-                let ahead = at.at.wrapping_add(S::LANES * row_bytes);
+                sink.ahead = at.at.wrapping_add(distance);
                 let head = |b: usize| heads.add(b % HEADS * S::LANES * 8);
                 for b in 0..blocks.min(2) {
                     W::gather(Rows { at: at.at.add(b * W::BYTES), stride }, head(b));
                 }
                 for b in 0..blocks {
-                    let step = W::BYTES * S::LANES;
-                    for line in 0..step.div_ceil(64) {
-                        // A prefetch never faults, wherever it points.
-                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(b * step + 64 * line).cast());
-                    }
                     if b + 2 < blocks {
                         W::gather(Rows { at: at.at.add(2 * W::BYTES), stride }, head(b + 2));
                     }
