@@ -10,6 +10,7 @@
 //!         acc[q] += Σ_s p[q][s] · v[s]                                   (product)
 //! ```
 
+use super::attend_one as one;
 use super::float::{exp, tanh};
 use super::simd::{Rows, Simd};
 use crate::kernels::{AttendState, KvFormat, KvRun};
@@ -18,6 +19,9 @@ use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 /// Queries whose weights of a tile are kept at once.
 const QUERIES: usize = 16;
 
+/// Queries up to which one token's go the way of [`one`].
+const FEW: usize = 8;
+
 /// Vectors of slots in a tile, and of columns in a product.
 const WIDTH: usize = 4;
 
@@ -25,7 +29,7 @@ const WIDTH: usize = 4;
 pub(super) fn scratch<S: Simd>(_queries: usize, key_dim: usize, value_dim: usize) -> usize {
     let slots = WIDTH * S::LANES;
     let values = value_dim.next_multiple_of(S::LANES);
-    key_dim * slots + slots * values + QUERIES * slots + S::LANES * key_dim
+    (key_dim * slots + slots * values + QUERIES * slots + S::LANES * key_dim).max(one::SCRATCH)
 }
 
 /// `c[i][j] = (add ? c[i][j] : 0) + Σ_k a[i][k] · b[k][j]` for `R` rows and `V` vectors of columns, the last of which has
@@ -196,7 +200,7 @@ unsafe fn widen<S: Simd>(format: KvFormat, from: *const u8, dim: usize, v: *mut 
             KvFormat::Q8_0 => {
                 for block in 0..dim / 32 {
                     let from = from.add(34 * block);
-                    let scale = S::splat_f(half::f16::from_bits(from.cast::<u16>().read_unaligned()).to_f32());
+                    let scale = S::splat_f16(from);
                     for d in (0..32).step_by(S::LANES) {
                         let x = S::mulf(S::load_i8(from.add(2 + d).cast()), scale);
                         S::store_f(v.add(32 * block + d), x);
@@ -274,6 +278,11 @@ pub(super) unsafe fn attend<S: Simd>(
     let (key_bytes, value_bytes) = (run.keys.len() / run.slots, run.values.len() / run.slots);
     let slots = WIDTH * S::LANES;
     let value_row = value_dim.next_multiple_of(S::LANES);
+    let seen = (visible[0].0 as usize, (visible[0].1 as usize).min(run.slots));
+    if queries <= FEW && visible.iter().all(|v| *v == visible[0]) && one::fits::<S>(run.format, key_dim, value_dim) {
+        // SAFETY: the caller's duty.
+        return unsafe { one::attend::<S>(q, run, seen, (key_dim, value_dim), soft_cap, state, scratch) };
+    }
     let (k, rest) = scratch.split_at_mut(key_dim * slots);
     let (v, rest) = rest.split_at_mut(slots * value_row);
     let (p, last) = rest.split_at_mut(QUERIES * slots);

@@ -1,6 +1,7 @@
 //! Kernels for x86-64: one source over [`simd::Simd`], compiled once for each instruction set.
 
 mod attend;
+mod attend_one;
 mod cpu;
 mod dense;
 mod float;
