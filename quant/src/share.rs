@@ -7,12 +7,30 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+/// A counter with cache lines of its own (two: some CPUs fetch them in pairs), so that claims do not slow down those who
+/// read what stands beside it.
+#[repr(align(128))]
+struct Counter(AtomicUsize);
+
+impl Counter {
+    /// The next number below `end`, each to one caller only.
+    fn claim(&self, end: usize) -> Option<usize> {
+        let i = self.0.fetch_add(1, Ordering::Relaxed);
+        if i < end {
+            return Some(i);
+        }
+        // Keeps the counter from ever wrapping, however often it is asked: once past the end it never goes below it again.
+        self.0.store(end, Ordering::Relaxed);
+        None
+    }
+}
+
 /// A `&mut [T]` cut into chunks that workers claim one at a time.
 pub struct Chunks<'a, T> {
     ptr: *mut T,
     len: usize,
     chunk: usize,
-    next: AtomicUsize,
+    next: Counter,
     life: PhantomData<&'a mut [T]>,
 }
 
@@ -26,24 +44,17 @@ impl<'a, T> Chunks<'a, T> {
             ptr: all.as_mut_ptr(),
             len: all.len(),
             chunk: chunk.max(1),
-            next: AtomicUsize::new(0),
+            next: Counter(AtomicUsize::new(0)),
             life: PhantomData,
         }
     }
 
     /// The next unclaimed chunk and its index, until none is left.
     pub fn claim(&self) -> Option<(usize, &'a mut [T])> {
-        let i = self.next.fetch_add(1, Ordering::Relaxed);
-        let start = i.checked_mul(self.chunk)?;
-        if start >= self.len {
-            // Keep the counter from ever wrapping, however often an empty source is asked.
-            self.next.store(self.len, Ordering::Relaxed);
-            return None;
-        }
+        let start = self.next.claim(self.len.div_ceil(self.chunk))? * self.chunk;
         let n = self.chunk.min(self.len - start);
-        // SAFETY: start + n <= len, and fetch_add gives each i below len/chunk to one caller only: once the counter
-        // has passed the end it never goes below len (>= number of chunks) again, so no range is given out twice.
-        Some((i, unsafe { core::slice::from_raw_parts_mut(self.ptr.add(start), n) }))
+        // SAFETY: start + n <= len, and each start goes to one caller only.
+        Some((start / self.chunk, unsafe { core::slice::from_raw_parts_mut(self.ptr.add(start), n) }))
     }
 }
 
@@ -55,7 +66,7 @@ pub struct Tiles<'a> {
     rows: usize,
     row_chunk: usize,
     token_chunk: usize,
-    next: AtomicUsize,
+    next: Counter,
     life: PhantomData<&'a mut [f32]>,
 }
 
@@ -96,7 +107,7 @@ impl<'a> Tiles<'a> {
             rows: if empty { 0 } else { rows },
             row_chunk: row_chunk.max(1),
             token_chunk: tokens.max(1),
-            next: AtomicUsize::new(0),
+            next: Counter(AtomicUsize::new(0)),
             life: PhantomData,
         })
     }
@@ -109,12 +120,7 @@ impl<'a> Tiles<'a> {
     /// The next unclaimed tile.
     pub fn claim(&self) -> Option<OutTile<'a>> {
         let (wide, high) = (self.rows.div_ceil(self.row_chunk), self.tokens.div_ceil(self.token_chunk));
-        let i = self.next.fetch_add(1, Ordering::Relaxed);
-        if i >= wide * high {
-            // As in Chunks::claim: never below the number of tiles again.
-            self.next.store(wide * high, Ordering::Relaxed);
-            return None;
-        }
+        let i = self.next.claim(wide * high)?;
         let (r, t) = (i % wide * self.row_chunk, i / wide * self.token_chunk);
         let rows = r..(r + self.row_chunk).min(self.rows);
         let tokens = t..(t + self.token_chunk).min(self.tokens);
