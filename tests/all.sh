@@ -4,11 +4,11 @@
 # that stage with a line that begins with "skipped:".
 #
 #   tests/all.sh                all stages
-#   tests/all.sh host arm       some of them: host arm c bare docs readme
+#   tests/all.sh host arm       some of them: host portable arm c bare docs readme
 set -eu
 cd "$(dirname "$0")/.."
 
-stages=${*:-host c arm bare docs readme}
+stages=${*:-host portable c arm bare docs readme}
 passed=0
 failed=0
 skipped=0
@@ -44,11 +44,17 @@ linted() {
 
 host() { cargo test --workspace; }
 
+portable() {
+    rustup toolchain list 2>/dev/null | grep -q '^nightly' || { echo "skipped: no nightly toolchain" && return 77; }
+    cargo +nightly test -p drupe-quant --features portable-simd
+}
+
 documented() { RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps; }
 
 stage host "formatting" formatted
 stage host "lints" linted
 stage host "tests on this machine" host
+stage portable "the kernels over core::simd" portable
 stage c "the C face" sh tests/c.sh
 stage arm "the kernels on aarch64 under QEMU, three CPUs" sh tests/arm.sh -p drupe-quant
 stage bare "no operating system" sh tests/bare.sh

@@ -15,11 +15,14 @@ pub enum Isa {
     Neon,
     DotProd,
     I8mm,
+    /// `core::simd`, whatever the compiler targets.
+    #[cfg(feature = "portable-simd")]
+    Portable,
 }
 
 impl Isa {
     /// Every one, with the name that `--isa` takes.
-    pub const ALL: [(Isa, &'static str); 7] = [
+    pub const ALL: [(Isa, &'static str); 7 + cfg!(feature = "portable-simd") as usize] = [
         (Isa::Scalar, "scalar"),
         (Isa::Avx2, "avx2"),
         (Isa::AvxVnni, "avx-vnni"),
@@ -27,6 +30,8 @@ impl Isa {
         (Isa::Neon, "neon"),
         (Isa::DotProd, "dotprod"),
         (Isa::I8mm, "i8mm"),
+        #[cfg(feature = "portable-simd")]
+        (Isa::Portable, "portable"),
     ];
 
     /// Its name.
@@ -176,14 +181,20 @@ impl core::fmt::Debug for Kernels {
 impl Kernels {
     /// The best table for this CPU.
     pub fn detect() -> Kernels {
+        #[cfg(feature = "portable-simd")]
+        const LAST: &Table = &crate::portable::TABLE;
+        #[cfg(not(feature = "portable-simd"))]
+        const LAST: &Table = &scalar::TABLE;
         let best = arch::BEST_FIRST.iter().find_map(|isa| arch::table(*isa));
-        Kernels { table: best.unwrap_or(&scalar::TABLE) }
+        Kernels { table: best.unwrap_or(LAST) }
     }
 
     /// The table for `isa`.
     pub fn with(isa: Isa) -> Result<Kernels, IsaMissing> {
         let table = match isa {
             Isa::Scalar => Some(&scalar::TABLE),
+            #[cfg(feature = "portable-simd")]
+            Isa::Portable => Some(&crate::portable::TABLE),
             _ => arch::table(isa),
         };
         table.map(|table| Kernels { table }).ok_or(IsaMissing(isa))

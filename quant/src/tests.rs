@@ -52,6 +52,8 @@ fn tables() -> Vec<(&'static str, Kernels)> {
             Err(missing) => println!("skipped: {missing}"),
         }
     }
+    #[cfg(feature = "portable-simd")]
+    all.extend(Kernels::with(Isa::Portable).map(|kernels| ("portable", kernels)));
     all.extend(arch::test_table().map(|(name, table)| (name, Kernels::of(table))));
     all
 }

@@ -201,7 +201,11 @@ fn results_do_not_depend_on_the_call() {
                     let w = &w[tile.rows().start * row_bytes..tile.rows().end * row_bytes];
                     kernels.matmul(format, w, &acts, &mut tile, scratch.bytes());
                 }
-                let alike = if cfg!(target_arch = "aarch64") { token_chunk } else { 0 };
+                let alike = match name {
+                    "portable" => usize::MAX,
+                    _ if cfg!(target_arch = "aarch64") => token_chunk,
+                    _ => 0,
+                };
                 let first = first.entry(alike).or_insert_with(|| out.clone());
                 assert_eq!(first, &out, "{name} {} {row_chunk} {token_chunk}", format.name());
             }

@@ -622,6 +622,9 @@ fn isa_name(isa: drupe_core::quant::Isa) -> *const c_char {
         Neon => c"neon",
         DotProd => c"dotprod",
         I8mm => c"i8mm",
+        // With the feature `portable-simd` there is one more.
+        #[allow(unreachable_patterns)]
+        _ => c"portable",
     };
     name.as_ptr()
 }
