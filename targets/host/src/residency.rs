@@ -2,22 +2,29 @@
 //!
 //! Read through the page cache in a circle, such a model misses on every page: what least-recently-used eviction drops
 //! is always what is needed next. Here a fixed part stays in anonymous memory, an equal share of everything, and only
-//! the rest is read in each pass, in order, by threads that run ahead of the forward pass and round its end into the
-//! next token. A token costs `max(compute, streamed bytes ÷ storage speed)`, which no cache can better on a circular
-//! scan.
+//! the rest is read in each pass, in order, ahead of the forward pass and round its end into the next token. A token
+//! costs `max(compute, streamed bytes ÷ storage speed)`, which no cache can better on a circular scan.
 //!
-//! Reads are direct (`O_DIRECT`): nothing of what is streamed enters the page cache, so nothing of it is charged to the
-//! process or its control group. Where a file system refuses that, the page cache is told to drop each piece as soon as
-//! it is read.
+//! Several reads are always under way, or storage would idle between them: in the kernel's queue (`io_uring`), or where
+//! there is none, each in a thread. They are direct (`O_DIRECT`): nothing of what is streamed enters the page cache, so
+//! nothing of it is charged to the process or its control group. Where a file system refuses that, the page cache is
+//! told to drop each piece as soon as it is read.
 //!
 //! The resident part is read on its first use, in the order of the first pass, so that the first token does not wait
 //! for a load of its own.
 
+mod expect;
 mod plan;
+mod reader;
 mod ring;
+mod slab;
 mod source;
+// Where its bindings exist: as in Cargo.toml.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+mod uring;
 mod visits;
 
+pub use expect::{Expected, Speeds, decode_speed, pass_bytes};
 pub use plan::{Access, BudgetError, ResidencyPlan, Shape, Visit};
 pub use ring::Figures;
 pub use visits::visits;
@@ -26,10 +33,15 @@ use crate::map::ModelFile;
 use drupe::weights::{TensorRef, Weights, WeightsError};
 use memmap2::MmapMut;
 use plan::{Piece, Place};
-use ring::{Buffer, Ring};
+use reader::{Reader, Request, Threads};
+use ring::Ring;
+use slab::Buffer;
 use source::{Files, Source, read};
+use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Up to this many bytes are read by themselves when only rows of a table are wanted (embeddings), rather than as a
 /// whole piece.
@@ -38,6 +50,7 @@ const FEW: u64 = 64 << 10;
 /// Weights under a memory budget. Allocates nothing after [`Residency::open`].
 pub struct Residency {
     ring: Ring,
+    source: Arc<dyn Source>,
     pieces: Box<[Piece]>,
     /// The resident part; empty if there is none.
     arena: Option<MmapMut>,
@@ -50,7 +63,47 @@ pub struct Residency {
     scratch: Buffer,
     /// Step of the pass after the piece taken last.
     step: usize,
-    direct: bool,
+    way: Way,
+}
+
+/// How storage is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Directly, by the kernel's queue of requests.
+    Uring,
+    /// Directly, by threads.
+    Threads,
+    /// By threads through the page cache, which is told to drop what was read.
+    Cached,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Way::Uring => "direct reads by io_uring",
+            Way::Threads => "direct reads by threads",
+            Way::Cached => "reads through the page cache by threads",
+        })
+    }
+}
+
+/// Speed of the storage that `model` lies on, in bytes per second: its first file is read as weights are streamed, in
+/// the same lengths and as many at once, for at least `time` (and one round of the file at least).
+///
+/// # Errors
+/// No memory, or storage fails.
+pub fn storage_speed(model: &ModelFile, time: Duration) -> io::Result<f64> {
+    const COLS: u32 = 16 << 10;
+    let bytes = model.parts().first().map_or(0, |p| p.bytes().len() as u64).min(1 << 30);
+    // As if it were one matrix of 64 KiB rows in F32.
+    let rows = (bytes / (u64::from(COLS) * 4)).max(1) as u32;
+    let cols = if bytes < u64::from(COLS) * 4 { (bytes / 4) as u32 } else { COLS };
+    let visit = Visit { tensor: TensorRef { offset: 0, rows, cols, format_id: 0, part: 0 }, access: Access::Whole };
+    let plan = |budget| ResidencyPlan::with_shape(&[visit], budget, Shape::for_model(bytes));
+    let least = plan(0).err().map_or(0, |e| e.minimum);
+    let plan = plan(least).map_err(io::Error::other)?;
+    let speed = Residency::open(&plan, model)?.read_speed(time).map_err(io::Error::other)?;
+    Ok(speed.unwrap_or(f64::INFINITY))
 }
 
 /// Where the bytes asked for lie.
@@ -61,17 +114,42 @@ enum Found {
 }
 
 impl Residency {
-    /// Takes the memory that `plan` says and starts the reading threads. Reads nothing yet.
+    /// Takes the memory that `plan` says and gets ready to read, in the best way that this system has. Reads no piece
+    /// yet.
     ///
     /// # Errors
-    /// The system refuses memory or threads.
+    /// The system refuses memory or threads, or the file cannot be read.
     pub fn open(plan: &ResidencyPlan, model: &ModelFile) -> io::Result<Residency> {
-        let files = Files::of(model)?;
-        let direct = files.direct();
-        Residency::with_source(plan, Box::new(files), direct)
+        Residency::open_by(plan, model, Way::Uring)
     }
 
-    fn with_source(plan: &ResidencyPlan, source: Box<dyn Source>, direct: bool) -> io::Result<Residency> {
+    /// The same, in no better way than `best`.
+    ///
+    /// # Errors
+    /// As [`Residency::open`].
+    pub fn open_by(plan: &ResidencyPlan, model: &ModelFile, best: Way) -> io::Result<Residency> {
+        let files = Arc::new(Files::of(model, best != Way::Cached)?);
+        let mut buffers = plan.buffers()?;
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+        if best == Way::Uring
+            && files.direct()
+            && let Ok(uring) = uring::Uring::new(&mut buffers, files.clone())
+        {
+            return Residency::assemble(plan, files, buffers, Box::new(uring), Way::Uring);
+        }
+        let way = if files.direct() { Way::Threads } else { Way::Cached };
+        let threads = Threads::new(plan.shape.readers, buffers.len(), files.clone())?;
+        buffers.shrink_to_fit();
+        Residency::assemble(plan, files, buffers, Box::new(threads), way)
+    }
+
+    fn assemble(
+        plan: &ResidencyPlan,
+        source: Arc<dyn Source>,
+        buffers: Vec<Buffer>,
+        reader: Box<dyn Reader>,
+        way: Way,
+    ) -> io::Result<Residency> {
         let arena = match plan.arena_bytes {
             0 => None,
             n => Some(MmapMut::map_anon(usize::try_from(n).map_err(|_| io::ErrorKind::OutOfMemory)?)?),
@@ -89,16 +167,44 @@ impl Residency {
             pieces: plan.pieces.clone().into(),
             arena,
             current: None,
-            scratch: MmapMut::map_anon(plan.buffer_bytes as usize)?,
-            ring: Ring::new(plan, source)?,
+            scratch: slab::buffers(1, plan.buffer_bytes as usize)?.remove(0),
+            ring: Ring::new(plan, buffers, reader),
+            source,
             step: 0,
-            direct,
+            way,
         })
     }
 
-    /// Whether storage is read past the page cache.
-    pub fn direct(&self) -> bool {
-        self.direct
+    /// How storage is read.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Speed of storage in bytes per second, measured as streaming reads it: the streamed pieces in the order of the
+    /// pass, as many under way, and nothing computed, for at least `time`. The pieces that are to stay are read first,
+    /// where that has not been done yet, and count too. `None` if nothing is streamed.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub fn read_speed(&mut self, time: Duration) -> Result<Option<f64>, WeightsError> {
+        self.begin();
+        let (start, before) = (Instant::now(), self.figures().bytes);
+        let steps = self.ring.steps();
+        let mut step = 0;
+        let mut read_any = false;
+        while step < steps || (read_any && start.elapsed() < time) {
+            let index = self.ring.piece_of(step % steps);
+            let piece = self.pieces[index as usize];
+            if piece.place == Place::Streamed || !self.loaded[index as usize] {
+                let failed = |errno| WeightsError::Storage { offset: piece.offset, errno };
+                self.fetch(index, piece).map_err(failed)?;
+                read_any |= piece.place == Place::Streamed;
+            }
+            step += 1;
+        }
+        self.let_go();
+        let bytes = self.figures().bytes - before;
+        Ok(read_any.then(|| bytes as f64 / start.elapsed().as_secs_f64()))
     }
 
     /// What was read from storage until now.
@@ -143,6 +249,7 @@ impl Residency {
             return self.alone(part, offset, row, want);
         }
         if let Some(range) = self.resident(index, offset, want) {
+            self.let_go();
             return Ok(Found::Arena(range));
         }
         if self.current.as_ref().is_none_or(|c| c.0 != index) {
@@ -163,10 +270,8 @@ impl Residency {
 
     /// Gets a piece from the ring: into its place if it is to stay, else to be the current one.
     fn fetch(&mut self, index: u32, piece: Piece) -> Result<(), i32> {
-        if let Some((_, buffer, _)) = self.current.take() {
-            self.ring.give_back(buffer);
-        }
-        let got = self.ring.take(index, self.step);
+        self.let_go();
+        let got = self.ring.take(index, self.step)?;
         self.step = got.step + 1;
         let start = match got.start {
             Ok(start) => start,
@@ -196,6 +301,13 @@ impl Residency {
         Ok(())
     }
 
+    /// Ends the use of the current piece, so that its buffer can be read into while the next ones are computed with.
+    fn let_go(&mut self) {
+        if let Some((_, buffer, _)) = self.current.take() {
+            self.ring.give_back(buffer);
+        }
+    }
+
     /// Reads bytes by themselves, at least a row.
     fn alone(&mut self, part: u32, offset: u64, row: u64, want: u64) -> Result<Found, i32> {
         let most = self.scratch.len() as u64 - 2 * plan::ALIGN;
@@ -203,7 +315,7 @@ impl Residency {
         if n == 0 {
             return Err(libc::E2BIG);
         }
-        let start = read(self.ring.source(), part, offset, n, &mut self.scratch)?;
+        let start = read(&*self.source, &Request { part, offset, bytes: n }, &mut self.scratch)?;
         Ok(Found::Scratch(start..start + n as usize))
     }
 }
@@ -228,14 +340,6 @@ impl Weights for Residency {
     fn begin(&mut self) {
         self.step = 0;
         self.ring.rewind();
-    }
-}
-
-impl Drop for Residency {
-    fn drop(&mut self) {
-        if let Some((_, buffer, _)) = self.current.take() {
-            self.ring.give_back(buffer);
-        }
     }
 }
 

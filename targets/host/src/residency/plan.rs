@@ -1,5 +1,6 @@
 //! What stays resident and what is streamed: decided from the tensors' sizes and a number of bytes alone.
 
+use super::slab::{self, Buffer};
 use drupe::weights::TensorRef;
 use std::fmt;
 
@@ -9,6 +10,9 @@ pub(crate) const ALIGN: u64 = 4096;
 /// Tensors up to this size, or a quarter of a piece if that is less, are always resident (norms, biases): streaming
 /// them would cost a read each.
 const TINY: u64 = 32 << 10;
+
+/// Rows that kernels take at once, at most.
+const TILE: u64 = 16;
 
 /// What a reader thread and the tables cost beside the buffers, rounded up.
 const PER_READER: u64 = 64 << 10;
@@ -39,15 +43,15 @@ pub struct Shape {
     pub piece: u64,
     /// Buffers of the ring.
     pub buffers: u32,
-    /// Threads that read.
+    /// Threads that read, where the kernel has no queue for it.
     pub readers: u32,
 }
 
 impl Shape {
-    /// What suits a model of so many bytes: pieces long enough for storage to reach its speed (from 512 KiB on) and
-    /// short enough that the ring stays a small part of a small budget.
+    /// What suits a model of so many bytes: several reads under way of a length at which storage reaches its speed
+    /// (256 KiB to 1 MiB), in a ring that stays a small part of a small budget.
     pub fn for_model(bytes: u64) -> Shape {
-        Shape { piece: (bytes / 128).clamp(64 << 10, 2 << 20), buffers: 5, readers: 2 }
+        Shape { piece: (bytes / 512).clamp(64 << 10, 1 << 20), buffers: 8, readers: 4 }
     }
 }
 
@@ -163,6 +167,11 @@ impl ResidencyPlan {
         Ok(ResidencyPlan::lay_out(visits, cut, shape, buffer_bytes, fixed, minimum))
     }
 
+    /// The ring's buffers.
+    pub(crate) fn buffers(&self) -> std::io::Result<Vec<Buffer>> {
+        slab::buffers(self.shape.buffers as usize, self.buffer_bytes as usize)
+    }
+
     fn lay_out(visits: &[Visit], cut: Vec<Cut>, shape: Shape, buffer: u64, fixed: u64, minimum: u64) -> ResidencyPlan {
         let mut pieces: Vec<Piece> = cut.into_iter().map(|c| c.piece).collect();
         pieces.sort_by_key(|p| (p.part, p.offset));
@@ -237,8 +246,9 @@ fn cut(visits: &[Visit], piece: u64) -> Vec<Cut> {
             let count = t.bytes().div_ceil(piece).clamp(1, u64::from(t.rows));
             let mut done = 0;
             for i in 1..=count {
-                // Nearly equal numbers of rows; below 2^32 each.
+                // Nearly equal numbers of rows, whole tiles of the kernels where there are enough; below 2^32 each.
                 let upto = u64::from(t.rows) * i / count;
+                let upto = if i < count && u64::from(t.rows) >= count * TILE { upto / TILE * TILE } else { upto };
                 let p = Piece {
                     part: t.part,
                     offset: t.offset + done * row,
@@ -347,7 +357,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ResidencyPlan::new(&visits, all + minimum).unwrap().streamed_bytes, 0);
+        // Each piece may be padded.
+        assert_eq!(ResidencyPlan::new(&visits, all + all / 500 + minimum).unwrap().streamed_bytes, 0);
     }
 
     #[test]

@@ -1,17 +1,13 @@
-//! The ring of buffers: threads that read pieces ahead in the order of the pass, round and round, and one consumer.
+//! The ring of buffers: reads ahead in the order of the pass, round and round, and one consumer.
 //!
 //! Every read gets the next number; number `n` uses slot `n mod slots`, so that pieces come out in the order in which
-//! they were asked for, whichever thread was faster. Buffers are handed over by value: whoever has one owns it.
+//! they were asked for, whichever read was faster. Whenever a buffer becomes free, the next read is begun with it, so
+//! that all but the one in use are on their way.
 
 use super::plan::{Piece, Place, ResidencyPlan};
-use super::source::{Source, read};
-use memmap2::MmapMut;
-use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use super::reader::{Done, Reader, Request};
+use super::slab::Buffer;
 use std::time::{Duration, Instant};
-
-/// Page-aligned memory.
-pub(crate) type Buffer = MmapMut;
 
 /// A piece that was read.
 pub(crate) struct Read {
@@ -24,35 +20,13 @@ pub(crate) struct Read {
 
 enum Slot {
     Free(Buffer),
-    /// The buffer is with a reader.
+    /// The buffer is with the reader.
     Reading,
+    /// The same, and what comes is of no use.
+    Useless,
     Full(Read),
     /// The buffer is with the consumer.
     Taken,
-}
-
-struct State {
-    slots: Box<[Slot]>,
-    /// For each slot the step that it was last asked to hold.
-    steps: Box<[usize]>,
-    /// Number of the next read to begin, and of the next one that the consumer gets. Those between are on their way.
-    begun: u64,
-    taken: u64,
-    /// The next step to read; `None` when nothing is left to read.
-    next: Option<usize>,
-    /// Pieces that need no more reading: resident, and read or on their way.
-    had: Box<[bool]>,
-    /// Raised when what is on its way became useless.
-    generation: u32,
-    /// After an error nothing is read until the consumer asks.
-    halted: bool,
-    stop: bool,
-    /// Reader threads that have begun to live.
-    started: u32,
-    /// Reads under way, and since when at least one.
-    under_way: u32,
-    busy_since: Instant,
-    figures: Figures,
 }
 
 /// What was read from storage, and what it took.
@@ -64,151 +38,110 @@ pub struct Figures {
     pub reads: u64,
     /// Times that reading ahead had to start over somewhere else, because a pass asked out of order or was cut short.
     pub restarts: u64,
-    /// Time during which at least one read was under way.
-    pub reading: Duration,
     /// Time that the forward pass waited for a piece.
     pub waiting: Duration,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    /// Something became free, or the order changed.
-    to_readers: Condvar,
-    /// A read ended.
-    to_consumer: Condvar,
-    source: Box<dyn Source>,
+pub(crate) struct Ring {
+    reader: Box<dyn Reader>,
     pieces: Box<[Piece]>,
     order: Box<[u32]>,
-}
-
-pub(crate) struct Ring {
-    shared: Arc<Shared>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    slots: Box<[Slot]>,
+    /// For each slot the step that it was last asked to hold.
+    steps: Box<[usize]>,
+    /// Number of the next read to begin, and of the next one that the consumer gets. Those between are on their way.
+    begun: u64,
+    taken: u64,
+    /// The next step to read; `None` when nothing is left to read.
+    next: Option<usize>,
+    /// Pieces that need no more reading: resident, and read or on their way.
+    had: Box<[bool]>,
+    /// At first, and after an error, nothing is read until the consumer asks.
+    halted: bool,
+    figures: Figures,
 }
 
 impl Ring {
-    pub(crate) fn new(plan: &ResidencyPlan, source: Box<dyn Source>) -> io::Result<Ring> {
-        let buffer = |_| Ok(Slot::Free(MmapMut::map_anon(plan.buffer_bytes as usize)?));
-        let slots: Box<[Slot]> = (0..plan.shape.buffers).map(buffer).collect::<io::Result<_>>()?;
-        let had = vec![false; plan.pieces.len()].into();
-        let steps = vec![0; slots.len()].into();
-        let next = (!plan.order.is_empty()).then_some(0);
-        let state = State {
-            slots,
-            steps,
-            begun: 0,
-            taken: 0,
-            next,
-            had,
-            generation: 0,
-            // The first pass begins it.
-            halted: true,
-            stop: false,
-            started: 0,
-            under_way: 0,
-            busy_since: Instant::now(),
-            figures: Figures::default(),
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            to_readers: Condvar::new(),
-            to_consumer: Condvar::new(),
-            source,
+    /// A ring of these buffers.
+    pub(crate) fn new(plan: &ResidencyPlan, buffers: Vec<Buffer>, reader: Box<dyn Reader>) -> Ring {
+        Ring {
+            reader,
+            steps: vec![0; buffers.len()].into(),
+            slots: buffers.into_iter().map(Slot::Free).collect(),
             pieces: plan.pieces.clone().into(),
             order: plan.order.clone().into(),
-        });
-        let mut ring = Ring { shared, threads: Vec::new() };
-        for i in 0..plan.shape.readers {
-            let shared = ring.shared.clone();
-            let builder = std::thread::Builder::new().name(format!("drupe-read-{i}")).stack_size(64 << 10);
-            ring.threads.push(builder.spawn(move || shared.read_on())?);
+            begun: 0,
+            taken: 0,
+            next: (!plan.order.is_empty()).then_some(0),
+            had: vec![false; plan.pieces.len()].into(),
+            halted: true,
+            figures: Figures::default(),
         }
-        // Starting a thread allocates; after this nothing does.
-        let mut s = ring.shared.lock();
-        while s.started < plan.shape.readers {
-            s = ring.shared.to_consumer.wait(s).unwrap_or_else(|e| e.into_inner());
-        }
-        drop(s);
-        Ok(ring)
-    }
-
-    pub(crate) fn source(&self) -> &dyn Source {
-        &*self.shared.source
     }
 
     pub(crate) fn figures(&self) -> Figures {
-        self.shared.lock().figures
+        self.figures
+    }
+
+    /// Steps of a pass.
+    pub(crate) fn steps(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The piece of a step.
+    pub(crate) fn piece_of(&self, step: usize) -> u32 {
+        self.order[step]
     }
 
     /// Makes sure that the first piece of a pass is the next to come, and that reading goes on.
-    pub(crate) fn rewind(&self) {
-        let mut s = self.shared.lock();
+    pub(crate) fn rewind(&mut self) {
         // Pieces that are in memory already are passed over; one that is on its way there is not.
-        let order = &self.shared.order;
-        let first = order.iter().position(|p| !s.had[*p as usize] || s.on_its_way(*p, order).is_some());
-        if let Some(first) = first.filter(|first| s.halted || s.coming() != Some(*first)) {
-            self.shared.restart(&mut s, first);
+        let first = self.order.iter().position(|p| !self.had[*p as usize] || self.on_its_way(*p).is_some());
+        if let Some(first) = first.filter(|first| self.halted || self.coming() != Some(*first)) {
+            self.restart(first);
         }
+        self.read_ahead();
     }
 
     /// Whether `piece` is the next to come.
     pub(crate) fn is_next(&self, piece: u32) -> bool {
-        self.shared.lock().coming().is_some_and(|step| self.shared.order[step] == piece)
+        self.coming().is_some_and(|step| self.order[step] == piece)
     }
 
     /// Waits for the first visit of `piece` at or after step `from` (round the end), starting over there if it is not
     /// on its way.
-    pub(crate) fn take(&self, piece: u32, from: usize) -> Read {
-        let all = &*self.shared;
-        let mut s = all.lock();
-        if !s.halted && s.coming().is_some_and(|step| all.order[step] == piece) {
-            return all.receive(s).1;
+    ///
+    /// # Errors
+    /// Nothing can be read any more. (A read that failed is given like any other.)
+    pub(crate) fn take(&mut self, piece: u32, from: usize) -> Result<Read, i32> {
+        if !self.halted && self.is_next(piece) {
+            return self.receive();
         }
-        let Some(number) = s.on_its_way(piece, &all.order) else {
-            let after = (from..all.order.len()).chain(0..from.min(all.order.len()));
-            let step = after.into_iter().find(|i| all.order[*i] == piece).unwrap_or(0);
-            all.restart(&mut s, step);
-            return all.receive(s).1;
+        let Some(number) = self.on_its_way(piece) else {
+            let n = self.order.len();
+            let step = (from..n).chain(0..from.min(n)).find(|i| self.order[*i] == piece);
+            self.restart(step.ok_or(libc::EIO)?);
+            return self.receive();
         };
         // Pieces before it will not be asked for in this pass.
-        while s.taken < number {
-            let (now, read) = all.receive(s);
-            s = now;
-            s.had[all.order[read.step] as usize] = false;
-            s.put_back(read.buffer);
-            all.to_readers.notify_one();
+        while self.taken < number {
+            let read = self.receive()?;
+            self.had[self.order[read.step] as usize] = false;
+            self.give_back(read.buffer);
         }
-        all.receive(s).1
+        self.receive()
     }
 
     /// Gives back the buffer of a piece that [`Ring::take`] gave.
-    pub(crate) fn give_back(&self, buffer: Buffer) {
-        let mut s = self.shared.lock();
-        s.put_back(buffer);
-        self.shared.to_readers.notify_one();
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.to_readers.notify_all();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl State {
-    fn slot(&self, number: u64) -> usize {
-        (number % self.slots.len() as u64) as usize
-    }
-
-    /// Makes the one taken slot free again.
-    fn put_back(&mut self, buffer: Buffer) {
+    pub(crate) fn give_back(&mut self, buffer: Buffer) {
         if let Some(slot) = self.slots.iter_mut().find(|s| matches!(s, Slot::Taken)) {
             *slot = Slot::Free(buffer);
         }
+        self.read_ahead();
+    }
+
+    fn slot(&self, number: u64) -> usize {
+        (number % self.slots.len() as u64) as usize
     }
 
     /// The step that comes next.
@@ -217,115 +150,93 @@ impl State {
     }
 
     /// The number under which `piece` comes, if it was begun.
-    fn on_its_way(&self, piece: u32, order: &[u32]) -> Option<u64> {
-        (self.taken..self.begun).find(|n| order[self.steps[self.slot(*n)]] == piece)
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held; if something did, the state would still be whole between statements.
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    fn on_its_way(&self, piece: u32) -> Option<u64> {
+        (self.taken..self.begun).find(|n| self.order[self.steps[self.slot(*n)]] == piece)
     }
 
     /// The first step at or after `from`, round the end, whose piece needs reading.
-    fn needed_from(&self, s: &State, from: usize) -> Option<usize> {
+    fn needed_from(&self, from: usize) -> Option<usize> {
         let n = self.order.len();
-        (from..n).chain(0..from.min(n)).find(|i| !s.had[self.order[*i] as usize])
+        (from..n).chain(0..from.min(n)).find(|i| !self.had[self.order[*i] as usize])
     }
 
-    /// Forgets what is on its way and reads on from `step`.
-    fn restart(&self, s: &mut State, step: usize) {
-        for number in s.taken..s.begun {
-            let slot = s.slot(number);
-            // What a reader still has comes back as free, see `read_on`.
-            s.had[self.order[s.steps[slot]] as usize] = false;
-            s.slots[slot] = match std::mem::replace(&mut s.slots[slot], Slot::Taken) {
+    /// Forgets what is on its way; the next read will be of `step`.
+    fn restart(&mut self, step: usize) {
+        for number in self.taken..self.begun {
+            let slot = self.slot(number);
+            self.had[self.order[self.steps[slot]] as usize] = false;
+            self.slots[slot] = match std::mem::replace(&mut self.slots[slot], Slot::Useless) {
                 Slot::Full(read) => Slot::Free(read.buffer),
-                other => other,
+                _ => Slot::Useless,
             };
         }
-        s.figures.restarts += u64::from(!s.halted);
-        s.generation = s.generation.wrapping_add(1);
-        s.taken = s.begun;
-        s.next = Some(step);
-        s.halted = false;
-        self.to_readers.notify_all();
+        self.figures.restarts += u64::from(!self.halted);
+        self.taken = self.begun;
+        self.next = Some(step);
+        self.halted = false;
+    }
+
+    /// Begins as many reads as there are free buffers.
+    fn read_ahead(&mut self) {
+        // A buffer whose read was given up becomes free when that has ended.
+        while let Ok(Some(done)) = self.reader.ended(false) {
+            self.settle(done);
+        }
+        while let (false, Some(step)) = (self.halted, self.next) {
+            let slot = self.slot(self.begun);
+            let buffer = match std::mem::replace(&mut self.slots[slot], Slot::Reading) {
+                Slot::Free(buffer) => buffer,
+                other => {
+                    self.slots[slot] = other;
+                    break;
+                }
+            };
+            let index = self.order[step] as usize;
+            let Piece { part, offset, bytes, place, .. } = self.pieces[index];
+            self.steps[slot] = step;
+            self.begun += 1;
+            self.had[index] = place != Place::Streamed;
+            self.next = self.needed_from(step + 1);
+            self.reader.begin(slot, Request { part, offset, bytes }, buffer);
+        }
+        self.reader.go();
+    }
+
+    fn settle(&mut self, done: Done) {
+        let Done { slot, buffer, start } = done;
+        let step = self.steps[slot];
+        self.figures.reads += 1;
+        if start.is_ok() {
+            self.figures.bytes += self.pieces[self.order[step] as usize].bytes;
+        }
+        self.slots[slot] = match self.slots[slot] {
+            Slot::Useless => Slot::Free(buffer),
+            _ => {
+                self.halted |= start.is_err();
+                Slot::Full(Read { step, buffer, start })
+            }
+        };
     }
 
     /// Waits for the next number to be taken.
-    fn receive<'a>(&self, mut s: MutexGuard<'a, State>) -> (MutexGuard<'a, State>, Read) {
-        let mut start = None;
+    fn receive(&mut self) -> Result<Read, i32> {
+        let mut since = None;
         loop {
-            let slot = s.slot(s.taken);
-            if s.taken < s.begun {
-                match std::mem::replace(&mut s.slots[slot], Slot::Taken) {
-                    Slot::Full(read) => {
-                        s.taken += 1;
-                        s.figures.waiting += start.map_or(Duration::ZERO, |t: Instant| t.elapsed());
-                        if read.start.is_err() {
-                            s.had[self.order[read.step] as usize] = false;
-                        }
-                        return (s, read);
-                    }
-                    other => s.slots[slot] = other,
+            self.read_ahead();
+            let slot = self.slot(self.taken);
+            if self.taken < self.begun && matches!(self.slots[slot], Slot::Full(_)) {
+                let Slot::Full(read) = std::mem::replace(&mut self.slots[slot], Slot::Taken) else { continue };
+                self.taken += 1;
+                self.figures.waiting += since.map_or(Duration::ZERO, |t: Instant| t.elapsed());
+                if read.start.is_err() {
+                    self.had[self.order[read.step] as usize] = false;
                 }
+                return Ok(read);
             }
-            start.get_or_insert_with(Instant::now);
-            s = self.to_consumer.wait(s).unwrap_or_else(|e| e.into_inner());
-        }
-    }
-
-    /// What a reader thread does all its life.
-    fn read_on(&self) {
-        let mut s = self.lock();
-        s.started += 1;
-        self.to_consumer.notify_one();
-        loop {
-            let slot = s.slot(s.begun);
-            let ready = !s.halted && s.next.is_some() && matches!(s.slots[slot], Slot::Free(_));
-            if s.stop {
-                return;
-            }
-            if !ready {
-                s = self.to_readers.wait(s).unwrap_or_else(|e| e.into_inner());
-                continue;
-            }
-            let (Some(step), Slot::Free(mut buffer)) = (s.next, std::mem::replace(&mut s.slots[slot], Slot::Reading))
-            else {
-                return;
-            };
-            let index = self.order[step] as usize;
-            let piece = self.pieces[index];
-            s.steps[slot] = step;
-            s.begun += 1;
-            s.had[index] = piece.place != Place::Streamed;
-            s.next = self.needed_from(&s, step + 1);
-            let generation = s.generation;
-            if s.under_way == 0 {
-                s.busy_since = Instant::now();
-            }
-            s.under_way += 1;
-            drop(s);
-
-            let read_at = read(&*self.source, piece.part, piece.offset, piece.bytes, &mut buffer);
-
-            s = self.lock();
-            s.under_way -= 1;
-            if s.under_way == 0 {
-                let busy = s.busy_since.elapsed();
-                s.figures.reading += busy;
-            }
-            s.figures.reads += 1;
-            s.figures.bytes += if read_at.is_ok() { piece.bytes } else { 0 };
-            if s.generation == generation {
-                s.halted |= read_at.is_err();
-                s.slots[slot] = Slot::Full(Read { step, buffer, start: read_at });
-                self.to_consumer.notify_one();
-            } else {
-                s.slots[slot] = Slot::Free(buffer);
-                self.to_readers.notify_all();
-            }
+            since.get_or_insert_with(Instant::now);
+            // With nothing under way nothing would ever come: the reader is broken.
+            let done = self.reader.ended(true)?.ok_or(libc::EIO)?;
+            self.settle(done);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Reading pieces of files past the page cache.
 
 use super::plan::ALIGN;
+use super::reader::Request;
+use super::slab;
 use crate::map::ModelFile;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Where pieces are read from; a trait so that tests can have storage that fails.
 pub(crate) trait Source: Send + Sync {
@@ -12,21 +13,27 @@ pub(crate) trait Source: Send + Sync {
     fn read_at(&self, part: u32, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
-/// Reads `bytes` bytes at `offset` into `buffer`, which is page-aligned and at least two blocks longer, in whole blocks.
-/// Returns where in `buffer` they start.
+/// The whole blocks that hold `request`: bytes before it in the first, where that starts in the file, and their length,
+/// at most `room`.
+pub(crate) fn blocks(request: &Request, room: usize) -> (usize, u64, usize) {
+    let skip = request.offset % ALIGN;
+    let want = (skip + request.bytes).next_multiple_of(ALIGN);
+    (skip as usize, request.offset - skip, (want as usize).min(room))
+}
+
+/// Reads `request` into `buffer`, which is page-aligned and at least two blocks longer, in whole blocks. Returns where
+/// in `buffer` it starts.
 ///
 /// # Errors
 /// `Err(errno)`; 0 if the file ends before.
-pub(crate) fn read(source: &dyn Source, part: u32, offset: u64, bytes: u64, buffer: &mut [u8]) -> Result<usize, i32> {
-    let skip = (offset % ALIGN) as usize;
-    let start = offset - skip as u64;
-    let need = skip + bytes as usize;
-    let want = need.next_multiple_of(ALIGN as usize).min(buffer.len());
+pub(crate) fn read(source: &dyn Source, request: &Request, buffer: &mut [u8]) -> Result<usize, i32> {
+    let (skip, start, want) = blocks(request, buffer.len());
+    let need = skip + request.bytes as usize;
     let mut got = 0;
     while got < need {
         // Blocks only: after a read that ended inside one, that block is read again.
         let at = got - got % ALIGN as usize;
-        match source.read_at(part, start + at as u64, &mut buffer[at..want]) {
+        match source.read_at(request.part, start + at as u64, &mut buffer[at..want]) {
             Ok(n) if at + n <= got => return Err(0),
             Ok(n) => got = at + n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -39,51 +46,55 @@ pub(crate) fn read(source: &dyn Source, part: u32, offset: u64, bytes: u64, buff
 /// A model's files, read directly from storage where the file system allows, else through the page cache, which is
 /// told at once to drop what was read.
 pub(crate) struct Files {
-    files: Vec<Direct>,
-}
-
-struct Direct {
-    file: File,
-    direct: AtomicBool,
+    files: Vec<File>,
+    direct: bool,
 }
 
 impl Files {
     /// The files of `model`. Their descriptors are shared with the map, which does not care how they are read.
-    pub(crate) fn of(model: &ModelFile) -> io::Result<Files> {
-        let open = |part: &crate::map::Part| {
-            let file = part.file().try_clone()?;
-            let direct = set_direct(&file, true).is_ok();
-            if !direct {
-                by_request_only(&file);
+    /// Reads are direct if that is wanted and every file allows it.
+    pub(crate) fn of(model: &ModelFile, direct: bool) -> io::Result<Files> {
+        let clone = |part: &crate::map::Part| part.file().try_clone();
+        let files: Vec<File> = model.parts().iter().map(clone).collect::<io::Result<_>>()?;
+        let direct = direct && files.iter().all(reads_directly);
+        if !direct {
+            for file in &files {
+                let _ = set_direct(file, false);
+                by_request_only(file);
             }
-            Ok(Direct { file, direct: AtomicBool::new(direct) })
-        };
-        Ok(Files { files: model.parts().iter().map(open).collect::<io::Result<_>>()? })
+        }
+        Ok(Files { files, direct })
     }
 
     /// Whether every file is read past the page cache.
     pub(crate) fn direct(&self) -> bool {
-        self.files.iter().all(|f| f.direct.load(Relaxed))
+        self.direct
     }
+
+    /// The descriptor of file `part`; −1, which is never open, if there is none such.
+    #[cfg(unix)]
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) fn descriptor(&self, part: u32) -> std::os::fd::RawFd {
+        use std::os::fd::AsRawFd;
+        self.files.get(part as usize).map_or(-1, |f| f.as_raw_fd())
+    }
+}
+
+/// Makes reads of `file` direct; false if its file system does not take the flag, or takes it and refuses the read.
+fn reads_directly(file: &File) -> bool {
+    use std::os::unix::fs::FileExt;
+    let works = |mut blocks: Vec<slab::Buffer>| blocks.iter_mut().all(|b| file.read_at(b, 0).is_ok());
+    set_direct(file, true).is_ok() && slab::buffers(1, ALIGN as usize).is_ok_and(works)
 }
 
 impl Source for Files {
     fn read_at(&self, part: u32, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         use std::os::unix::fs::FileExt;
         let Some(f) = self.files.get(part as usize) else { return Ok(0) };
-        if f.direct.load(Relaxed) {
-            match f.file.read_at(buffer, offset) {
-                // Some file systems take the flag and refuse the read.
-                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                    set_direct(&f.file, false)?;
-                    by_request_only(&f.file);
-                    f.direct.store(false, Relaxed);
-                }
-                done => return done,
-            }
+        let n = f.read_at(buffer, offset)?;
+        if !self.direct {
+            drop_cached(f, offset, n as u64);
         }
-        let n = f.file.read_at(buffer, offset)?;
-        drop_cached(&f.file, offset, n as u64);
         Ok(n)
     }
 }

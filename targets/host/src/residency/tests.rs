@@ -97,7 +97,10 @@ impl Case {
     }
 
     fn open(&self, budget: u64) -> Residency {
-        Residency::with_source(&self.plan(budget), Box::new(self.fake.clone()), true).unwrap()
+        let plan = self.plan(budget);
+        let source = Arc::new(self.fake.clone());
+        let threads = Threads::new(plan.shape.readers, plan.shape.buffers as usize, source.clone()).unwrap();
+        Residency::assemble(&plan, source, plan.buffers().unwrap(), Box::new(threads), Way::Threads).unwrap()
     }
 
     /// One pass as the forward pass makes it: rows of the table, then every tensor whole. Returns bytes compared.
@@ -315,7 +318,7 @@ fn dropped_at_any_moment() {
     drop(case.open(case.minimum()));
 }
 
-/// Real files: direct reads where the file system has them, and one that only has the page cache.
+/// Real files, read in every way: on a disk, and on a file system that is memory.
 #[test]
 fn real_files() {
     let case = case();
@@ -324,17 +327,24 @@ fn real_files() {
         let dir = tempfile::tempdir_in(dir).unwrap();
         let path = dir.path().join("m.gguf");
         std::fs::write(&path, &case.fake.bytes[..]).unwrap();
-        let model = ModelFile::open(&path).unwrap();
-        let mut weights = Residency::open(&case.plan(case.minimum() + 300_000), &model).unwrap();
-        println!("{}: direct {}", dir.path().display(), weights.direct());
-        for i in 0..3 {
-            case.pass(&mut weights, &[i, 599]).unwrap();
+        for best in [Way::Uring, Way::Threads, Way::Cached] {
+            let model = ModelFile::open(&path).unwrap();
+            let mut weights = Residency::open_by(&case.plan(case.minimum() + 300_000), &model, best).unwrap();
+            println!("{}: {}", dir.path().display(), weights.way());
+            for i in 0..3 {
+                case.pass(&mut weights, &[i, 599]).unwrap();
+            }
+            assert!(weights.read_speed(Duration::from_millis(5)).unwrap().unwrap() > 1e6);
+            case.pass(&mut weights, &[7]).unwrap();
+            assert!(weights.figures().restarts < 4);
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(case.fake.bytes.len() as u64 / 2).unwrap();
+            for _ in 0..2 {
+                let e = case.pass(&mut weights, &[3]).and_then(|_| case.pass(&mut weights, &[3])).unwrap_err();
+                assert!(matches!(e, WeightsError::Storage { errno: 0, .. }), "{e}");
+            }
+            std::fs::write(&path, &case.fake.bytes[..]).unwrap();
+            case.pass(&mut weights, &[3]).unwrap();
         }
-        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.set_len(case.fake.bytes.len() as u64 / 2).unwrap();
-        let e = case.pass(&mut weights, &[3]).and_then(|_| case.pass(&mut weights, &[3])).unwrap_err();
-        assert!(matches!(e, WeightsError::Storage { errno: 0, .. }), "{e}");
-        std::fs::write(&path, &case.fake.bytes[..]).unwrap();
-        case.pass(&mut weights, &[3]).unwrap();
     }
 }
