@@ -98,15 +98,23 @@ $second_tokens" ]; then
         exit 1
     fi
     echo "ok: $name"
-    if command -v defmt-print >/dev/null; then
-        defmt-print -e "$image" <$out/drupe.defmt >$out/log.txt
-        grep -q 'arena: ' $out/log.txt || { echo "FAILED: the log does not decode" >&2; exit 1; }
-        echo "ok: the log, decoded by defmt-print"
-    else
-        echo "skipped: no defmt-print to decode the log (cargo install defmt-print)"
+    if [ -n "$defmt_print" ]; then
+        "$defmt_print" -e "$image" <$out/drupe.defmt >$out/log.txt
+        for line in 'arena: ' 'stack of core 0: '; do
+            grep -q "$line" $out/log.txt || { echo "FAILED: the log has no '$line':" >&2; cat $out/log.txt >&2; exit 1; }
+        done
+        echo "ok: the log, decoded by defmt-print: $(wc -l <$out/log.txt) frames"
     fi
     grep -E '^(drupe|kernels|arena|answer|ticks|stack)' $out/lines | sed 's/^/    /'
 }
+
+# What reads the log: from the path, or built here once.
+defmt_print=$(command -v defmt-print || true)
+if [ -z "$defmt_print" ]; then
+    [ -x $out/tools/bin/defmt-print ] || cargo install -q --locked --root $out/tools defmt-print --version '^1' ||
+        echo "skipped: no defmt-print to decode the log (cargo install defmt-print)"
+    [ ! -x $out/tools/bin/defmt-print ] || defmt_print=$out/tools/bin/defmt-print
+fi
 
 echo "-- images under QEMU"
 check "virt, one Cortex-A76" virt -M virt -cpu cortex-a76 -m 1G

@@ -93,6 +93,17 @@ impl Format {
         Format::ALL.into_iter().find(|f| *f as u32 == id)
     }
 
+    /// Whether this build has kernels for it: see the crate's features.
+    pub const fn is_built(self) -> bool {
+        use Format::*;
+        match self {
+            F32 | F16 | BF16 | Q4_0 | Q8_0 => true,
+            Q4_1 | Q5_0 | Q5_1 => cfg!(feature = "legacy"),
+            Q2_K | Q3_K | Q4_K | Q5_K | Q6_K => cfg!(feature = "k-quants"),
+            IQ4_NL | IQ4_XS => cfg!(feature = "iq4"),
+        }
+    }
+
     /// Elements in one block.
     pub const fn block_len(self) -> usize {
         use Format::*;

@@ -242,10 +242,11 @@ impl Kernels {
     /// [`ActKind::of`] that format.
     /// A row's result does not depend on which tile or worker computes it.
     ///
-    /// Panics if these shapes disagree, or if `scratch` is not aligned to 64 or is shorter than
+    /// Panics if the format is not built ([`Format::is_built`]), if these shapes disagree, or if `scratch` is not aligned to 64 or is shorter than
     /// [`Kernels::matmul_scratch`] says.
     pub fn matmul(&self, format: Format, w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
         let row_bytes = format.row_bytes(acts.cols).expect("whole blocks in a row");
+        assert!(format.is_built(), "a format with kernels");
         assert!(row_bytes.checked_mul(out.rows().len()) == Some(w.len()), "weights of exactly the tile's rows");
         assert!(acts.tokens == out.tokens() && acts.kind == ActKind::of(format), "activations of the tile's tokens");
         let wanted = self.matmul_scratch(format, acts.cols, acts.tokens);

@@ -21,6 +21,7 @@ pub mod chat;
 pub mod families;
 mod forward;
 pub mod gguf;
+mod heap;
 pub mod kv;
 pub mod label;
 pub mod model;

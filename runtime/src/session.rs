@@ -149,7 +149,12 @@ impl<'a> Session<'a> {
     /// Feeds at most one batch of `tokens` and returns how many were taken, for callers that work in slices; logits are
     /// computed when it was all of them ([`Session::logits`]).
     pub fn feed_slice(&mut self, engine: &mut Engine, tokens: &[u32]) -> Result<usize, FeedError> {
-        let n = tokens.len().min(self.model.plan.config.batch as usize);
+        self.feed_some(engine, tokens, usize::MAX)
+    }
+
+    /// [`Session::feed_slice`] of at most `most` tokens, at least one: a slice that takes less time than a whole batch.
+    pub fn feed_some(&mut self, engine: &mut Engine, tokens: &[u32], most: usize) -> Result<usize, FeedError> {
+        let n = tokens.len().min(self.model.plan.config.batch as usize).min(most.max(1));
         self.check(&tokens[..n])?;
         let mut pass =
             pass(&self.model, self.angles, &mut self.buffers, &mut self.written, self.position, engine, &tokens[..n])?;

@@ -16,6 +16,8 @@ use core::ops::Range;
 
 const MAGIC: &[u8; 8] = b"drupeKV1";
 const HEADER: usize = 64;
+/// Where the checksum stands in the header; it covers what is before it, and the payload. Zeros follow.
+const CHECKSUM: Range<usize> = 40..48;
 
 /// Positions beyond this are refused: angles would lose their last digits.
 const MAX_POSITION: u64 = 1 << 48;
@@ -103,6 +105,14 @@ impl Write for Hash {
     }
 }
 
+/// The checksum of a state: of all that stands before it in the header, and of the payload.
+fn checksum(header: &[u8], payload: &[u8]) -> u64 {
+    let mut hash = Hash::new();
+    hash.add(&header[..CHECKSUM.start]);
+    hash.add(payload);
+    hash.0
+}
+
 /// Calls `each` with the range of every used part of the cache, in the order of the payload.
 fn used_cache(model: &Model, written: u64, each: &mut dyn FnMut(Range<usize>)) {
     let heads = model.recipe().kv_heads as u64;
@@ -164,14 +174,14 @@ impl Session<'_> {
         };
         used_cache(self.model(), self.written, &mut |range| put(&self.buffers.cache[range]));
         put(bytemuck::cast_slice(&self.buffers.logits[..self.model().recipe().vocab as usize]));
-        let mut hash = Hash::new();
-        hash.add(payload);
         header.fill(0);
         header[..8].copy_from_slice(MAGIC);
-        let fields = [fingerprint, self.position(), self.written, payload.len() as u64, hash.0];
-        for (slot, field) in header[8..].chunks_exact_mut(8).zip(fields) {
+        let fields = [fingerprint, self.position(), self.written, payload.len() as u64];
+        for (slot, field) in header[8..CHECKSUM.start].chunks_exact_mut(8).zip(fields) {
             slot.copy_from_slice(&field.to_le_bytes());
         }
+        let sum = checksum(header, payload);
+        header[CHECKSUM].copy_from_slice(&sum.to_le_bytes());
         Ok(())
     }
 
@@ -188,7 +198,7 @@ impl Session<'_> {
             word.copy_from_slice(&header[8 + 8 * i..16 + 8 * i]);
             u64::from_le_bytes(word)
         };
-        let (found, position, written, len, checksum) = (field(0), field(1), field(2), field(3), field(4));
+        let (found, position, written, len, sum) = (field(0), field(1), field(2), field(3), field(4));
         let expected = self.fingerprint(weights)?;
         if found != expected {
             return Err(StateError::Fingerprint { found, expected });
@@ -203,9 +213,7 @@ impl Session<'_> {
                 expected: expected.saturating_add(HEADER as u64),
             });
         }
-        let mut hash = Hash::new();
-        hash.add(payload);
-        if hash.0 != checksum {
+        if checksum(header, payload) != sum || header[CHECKSUM.end..].iter().any(|b| *b != 0) {
             return Err(StateError::Checksum);
         }
         if !self.model().shapes.iter().all(|s| s.can_rewind(position, written)) {

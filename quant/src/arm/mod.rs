@@ -28,8 +28,8 @@ pub(crate) fn test_table() -> Option<(&'static str, &'static Table)> {
 pub(crate) fn table(isa: Isa) -> Option<&'static Table> {
     match isa {
         Isa::Neon => Some(&NEON),
-        Isa::DotProd => detect::features().dotprod.then_some(&DOTPROD),
-        Isa::I8mm => (detect::features().dotprod && detect::features().i8mm).then_some(&I8MM),
+        Isa::DotProd if cfg!(feature = "dotprod") => detect::features().dotprod.then_some(&DOTPROD),
+        Isa::I8mm if cfg!(feature = "i8mm") => (detect::features().dotprod && detect::features().i8mm).then_some(&I8MM),
         _ => None,
     }
 }
@@ -86,16 +86,18 @@ unsafe fn matmul<C: Cpu>(format: Format, w: &[u8], acts: &Acts, out: &mut OutTil
             unsafe { dense::matmul(format, w, acts, out) }
         }
         Format::Q4_0 => by_blocks!(matvec_32, gemm_32, Q4_0),
-        Format::Q4_1 => by_blocks!(matvec_32, gemm_32, Q4_1),
-        Format::Q5_0 => by_blocks!(matvec_32, gemm_32, Q5_0),
-        Format::Q5_1 => by_blocks!(matvec_32, gemm_32, Q5_1),
+        Format::Q4_1 if Format::Q4_1.is_built() => by_blocks!(matvec_32, gemm_32, Q4_1),
+        Format::Q5_0 if Format::Q5_0.is_built() => by_blocks!(matvec_32, gemm_32, Q5_0),
+        Format::Q5_1 if Format::Q5_1.is_built() => by_blocks!(matvec_32, gemm_32, Q5_1),
         Format::Q8_0 => by_blocks!(matvec_32, gemm_32, Q8_0),
-        Format::IQ4_NL => by_blocks!(matvec_32, gemm_32, Iq4Nl),
-        Format::Q2_K => by_blocks!(matvec_256, gemm_256, Q2K),
-        Format::Q3_K => by_blocks!(matvec_256, gemm_256, Q3K),
-        Format::Q4_K => by_blocks!(matvec_256, gemm_256, Q4K),
-        Format::Q5_K => by_blocks!(matvec_256, gemm_256, Q5K),
-        Format::Q6_K => by_blocks!(matvec_256, gemm_256, Q6K),
-        Format::IQ4_XS => by_blocks!(matvec_256, gemm_256, Iq4Xs),
+        Format::IQ4_NL if Format::IQ4_NL.is_built() => by_blocks!(matvec_32, gemm_32, Iq4Nl),
+        Format::Q2_K if Format::Q2_K.is_built() => by_blocks!(matvec_256, gemm_256, Q2K),
+        Format::Q3_K if Format::Q3_K.is_built() => by_blocks!(matvec_256, gemm_256, Q3K),
+        Format::Q4_K if Format::Q4_K.is_built() => by_blocks!(matvec_256, gemm_256, Q4K),
+        Format::Q5_K if Format::Q5_K.is_built() => by_blocks!(matvec_256, gemm_256, Q5K),
+        Format::Q6_K if Format::Q6_K.is_built() => by_blocks!(matvec_256, gemm_256, Q6K),
+        Format::IQ4_XS if Format::IQ4_XS.is_built() => by_blocks!(matvec_256, gemm_256, Iq4Xs),
+        // `Kernels::matmul` lets no other through.
+        _ => {}
     }
 }

@@ -142,7 +142,7 @@ fn acts_of(records: &Guarded, kind: ActKind, tokens: usize, cols: usize) -> Acts
 #[test]
 fn every_format_equals_the_oracle() {
     for (name, kernels) in tables() {
-        for format in Format::ALL {
+        for format in Format::ALL.into_iter().filter(|f| f.is_built()) {
             let mut seed = 0;
             // Rows and tokens around the kernels' tiles; a token tile is 128.
             for rows in [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40] {
@@ -178,7 +178,7 @@ fn every_format_equals_the_oracle() {
 #[test]
 fn results_do_not_depend_on_the_call() {
     let mut random = Random::new(5);
-    for format in Format::ALL.into_iter().filter(|f| f.block_len() > 1) {
+    for format in Format::ALL.into_iter().filter(|f| f.is_built() && f.block_len() > 1) {
         let (rows, cols, tokens) = (37, 512, 9);
         let kind = ActKind::of(format);
         let row_bytes = format.row_bytes(cols).unwrap();

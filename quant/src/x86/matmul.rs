@@ -286,17 +286,19 @@ macro_rules! dispatch {
                 Format::F16 => one!(dense::product::<$simd, dense::F16>),
                 Format::BF16 => one!(dense::product::<$simd, dense::Bf16>),
                 Format::Q4_0 => one!(blocks::<$simd, Q4_0>),
-                Format::Q4_1 => one!(blocks::<$simd, Q4_1>),
-                Format::Q5_0 => one!(blocks::<$simd, Q5_0>),
-                Format::Q5_1 => one!(blocks::<$simd, Q5_1>),
+                Format::Q4_1 if Format::Q4_1.is_built() => one!(blocks::<$simd, Q4_1>),
+                Format::Q5_0 if Format::Q5_0.is_built() => one!(blocks::<$simd, Q5_0>),
+                Format::Q5_1 if Format::Q5_1.is_built() => one!(blocks::<$simd, Q5_1>),
                 Format::Q8_0 => one!(blocks::<$simd, Q8_0>),
-                Format::Q2_K => one!(blocks::<$simd, Q2K>),
-                Format::Q3_K => one!(blocks::<$simd, Q3K>),
-                Format::Q4_K => one!(blocks::<$simd, Q4K>),
-                Format::Q5_K => one!(blocks::<$simd, Q5K>),
-                Format::Q6_K => one!(blocks::<$simd, Q6K>),
-                Format::IQ4_NL => one!(blocks::<$simd, Iq4Nl>),
-                Format::IQ4_XS => one!(blocks::<$simd, Iq4Xs>),
+                Format::Q2_K if Format::Q2_K.is_built() => one!(blocks::<$simd, Q2K>),
+                Format::Q3_K if Format::Q3_K.is_built() => one!(blocks::<$simd, Q3K>),
+                Format::Q4_K if Format::Q4_K.is_built() => one!(blocks::<$simd, Q4K>),
+                Format::Q5_K if Format::Q5_K.is_built() => one!(blocks::<$simd, Q5K>),
+                Format::Q6_K if Format::Q6_K.is_built() => one!(blocks::<$simd, Q6K>),
+                Format::IQ4_NL if Format::IQ4_NL.is_built() => one!(blocks::<$simd, Iq4Nl>),
+                Format::IQ4_XS if Format::IQ4_XS.is_built() => one!(blocks::<$simd, Iq4Xs>),
+                // `Kernels::matmul` lets no other through.
+                _ => {}
             }
         }
     };

@@ -26,8 +26,8 @@ pub(crate) fn test_table() -> Option<(&'static str, &'static Table)> {
 pub(crate) fn table(isa: Isa) -> Option<&'static Table> {
     match isa {
         Isa::Avx2 => cpu::Avx2::detect().map(|_| &avx2::TABLE),
-        Isa::AvxVnni => cpu::AvxVnni::detect().map(|_| &avx_vnni::TABLE),
-        Isa::Avx512Vnni => cpu::Avx512::detect().map(|_| &avx512::TABLE),
+        Isa::AvxVnni if cfg!(feature = "avx-vnni") => cpu::AvxVnni::detect().map(|_| &avx_vnni::TABLE),
+        Isa::Avx512Vnni if cfg!(feature = "avx512") => cpu::Avx512::detect().map(|_| &avx512::TABLE),
         _ => None,
     }
 }

@@ -1,14 +1,24 @@
 //! Model families: from a file's keys to a [`Recipe`]. One small file each; the forward pass knows none of them.
 
+// Families that are left out leave some of their helpers unused.
+#[cfg_attr(not(feature = "full"), allow(dead_code))]
 mod base;
 mod error;
+#[cfg(feature = "gemma")]
 mod gemma;
+#[cfg(feature = "granite")]
 mod granite;
+#[cfg(feature = "llama")]
 mod llama;
+#[cfg(feature = "phi3")]
 mod phi3;
+#[cfg(feature = "qwen2")]
 mod qwen2;
+#[cfg(feature = "qwen3")]
 mod qwen3;
+#[cfg_attr(not(feature = "full"), allow(dead_code))]
 mod reader;
+#[cfg(feature = "smollm3")]
 mod smollm3;
 
 #[cfg(test)]
@@ -25,15 +35,24 @@ use reader::Reader;
 type Read = fn(&mut Reader<'_, '_>) -> Result<Recipe, RecipeError>;
 
 /// The families by GGUF's `general.architecture`.
-const FAMILIES: [(&str, Read); 9] = [
+const FAMILIES: &[(&str, Read)] = &[
+    #[cfg(feature = "llama")]
     ("llama", llama::read),
+    #[cfg(feature = "qwen2")]
     ("qwen2", qwen2::read),
+    #[cfg(feature = "qwen3")]
     ("qwen3", qwen3::read),
+    #[cfg(feature = "gemma")]
     ("gemma", gemma::read),
+    #[cfg(feature = "gemma")]
     ("gemma2", gemma::read2),
+    #[cfg(feature = "gemma")]
     ("gemma3", gemma::read3),
+    #[cfg(feature = "phi3")]
     ("phi3", phi3::read),
+    #[cfg(feature = "smollm3")]
     ("smollm3", smollm3::read),
+    #[cfg(feature = "granite")]
     ("granite", granite::read),
 ];
 
@@ -48,8 +67,8 @@ impl Recipe {
     pub fn of(gguf: &Gguf<'_>, ctx: u32) -> Result<Recipe, RecipeError> {
         let key = Key::from("general.architecture");
         let found = gguf.str(key)?.ok_or(RecipeError::MissingKey { key })?;
-        let (family, read) = FAMILIES
-            .into_iter()
+        let &(family, read) = FAMILIES
+            .iter()
             .find(|(name, _)| *name == found)
             .ok_or(RecipeError::UnknownFamily { found: Label::from(found) })?;
         read(&mut Reader { gguf, family, ctx, layers: 0 })

@@ -1,5 +1,7 @@
 //! Finding a name that appears twice, without memory that grows with the names.
 
+use crate::heap;
+
 /// Names looked at together. A pass settles at least half as many, so `n` names take at most `2n / WINDOW` passes:
 /// one for any real model.
 const WINDOW: usize = 512;
@@ -44,7 +46,7 @@ pub(super) fn find<'a, I: Iterator<Item = &'a [u8]>>(names: impl Fn() -> I) -> O
 }
 
 fn equal_neighbours<'a>(entries: &mut [Entry<'a>]) -> Option<&'a [u8]> {
-    entries.sort_unstable();
+    heap::sort(entries, |a, b| a < b);
     entries.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].1)
 }
 

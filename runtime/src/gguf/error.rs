@@ -111,7 +111,8 @@ impl fmt::Display for GgufError {
                     "tensor {tensor} has type {} ({found}), which is not supported; supported:",
                     type_name(*found)
                 )?;
-                Format::ALL.into_iter().try_for_each(|format| write!(f, " {}", format.name()))
+                let mut built = Format::ALL.into_iter().filter(|format| format.is_built());
+                built.try_for_each(|format| write!(f, " {}", format.name()))
             }
             TooLarge { tensor } => write!(f, "the dimensions of tensor {tensor} overflow"),
             Blocks { tensor, cols, block } => {

@@ -89,7 +89,7 @@ impl<'a> Entry<'a> {
     pub fn info(&self, part: u32, data: u64) -> Option<TensorInfo<'a>> {
         Some(TensorInfo {
             name: core::str::from_utf8(self.name).ok()?,
-            format: Format::from_id(self.type_id).ok_or(self.type_id),
+            format: Format::from_id(self.type_id).filter(|f| f.is_built()).ok_or(self.type_id),
             dims: self.dims,
             n_dims: self.n_dims,
             part,

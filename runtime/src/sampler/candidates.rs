@@ -1,5 +1,7 @@
 //! The tokens that may be chosen, and the steps that make them fewer.
 
+use crate::heap::{self, heapify, sift};
+
 /// A token and its logit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -12,10 +14,6 @@ impl Candidate {
     /// Whether this one goes before the other: a higher logit, or the same and a lower id.
     fn before(&self, other: &Candidate) -> bool {
         self.logit > other.logit || (self.logit == other.logit && self.id < other.id)
-    }
-
-    fn order(a: &Candidate, b: &Candidate) -> core::cmp::Ordering {
-        b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
     }
 }
 
@@ -75,7 +73,7 @@ impl<'c> Candidates<'c> {
                 list.swap(0, best);
             }
         } else {
-            list.sort_unstable_by(Candidate::order);
+            heap::sort(list, Candidate::before);
         }
         Candidates { list, sorted: !all }
     }
@@ -110,7 +108,10 @@ impl<'c> Candidates<'c> {
             .filter(|term| !term.is_nan())
             .sum();
         let distance = |candidate: &Candidate| (surprise(candidate.logit) - entropy).abs();
-        self.list.sort_unstable_by(|a, b| distance(a).total_cmp(&distance(b)).then_with(|| Candidate::order(a, b)));
+        heap::sort(self.list, |a, b| {
+            let order = distance(a).total_cmp(&distance(b));
+            order.is_lt() || (order.is_eq() && a.before(b))
+        });
         let (mut sum, mut len) = (0.0, 0);
         for candidate in self.list.iter() {
             sum += libm::expf(candidate.logit - best) as f64 / total;
@@ -120,7 +121,7 @@ impl<'c> Candidates<'c> {
             }
         }
         self.keep(len);
-        self.list.sort_unstable_by(Candidate::order);
+        heap::sort(self.list, Candidate::before);
         self.sorted = true;
     }
 
@@ -188,29 +189,5 @@ impl<'c> Candidates<'c> {
         }
         // Rounding can leave a rest after the last one; the best one takes it.
         self.list.first().map(|best| best.id)
-    }
-}
-
-/// Makes `list` a heap: nothing goes `before` what is above it.
-fn heapify(list: &mut [Candidate], before: impl Fn(&Candidate, &Candidate) -> bool) {
-    for at in (0..list.len() / 2).rev() {
-        sift(list, at, &before);
-    }
-}
-
-/// Moves the entry at `at` down to its place in the heap.
-fn sift(list: &mut [Candidate], mut at: usize, before: impl Fn(&Candidate, &Candidate) -> bool) {
-    loop {
-        let mut first = at;
-        for child in [2 * at + 1, 2 * at + 2] {
-            if child < list.len() && before(&list[child], &list[first]) {
-                first = child;
-            }
-        }
-        if first == at {
-            return;
-        }
-        list.swap(at, first);
-        at = first;
     }
 }

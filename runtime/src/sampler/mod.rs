@@ -13,6 +13,7 @@ mod candidates;
 #[cfg(test)]
 mod tests;
 
+use crate::heap;
 use candidates::{Candidate, Candidates};
 use core::fmt;
 
@@ -219,7 +220,7 @@ impl<'a> Sampler<'a> {
         let len = self.accepted.min(self.last.len());
         let sorted = &mut self.sorted[..len];
         sorted.copy_from_slice(&self.last[..len]);
-        sorted.sort_unstable();
+        heap::sort(sorted, |a, b| a < b);
         for same in sorted.chunk_by(|a, b| a == b) {
             let Some(logit) = logits.get_mut(same[0] as usize) else { continue };
             let repeat = self.config.repeat_penalty;

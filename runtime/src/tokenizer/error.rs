@@ -47,7 +47,8 @@ impl fmt::Display for TokenizerError {
             Missing { key } => write!(f, "the file has no {key}, which its tokenizer needs"),
             WrongType { key, expected } => write!(f, "{key} is not {expected}"),
             UnknownModel { found } => {
-                write!(f, "tokenizer.ggml.model is \"{found}\", which is not supported; supported: llama, gpt2")
+                let supported = if cfg!(feature = "byte-bpe") { "llama, gpt2" } else { "llama" };
+                write!(f, "tokenizer.ggml.model is \"{found}\", which is not supported; supported: {supported}")
             }
             UnknownPreTokenizer { found } => {
                 write!(f, "tokenizer.ggml.pre is \"{found}\", which is not a known pre-tokenizer")

@@ -60,7 +60,7 @@ enum Kind {
 fn check(vocabulary: &Vocabulary<'_>) -> Result<(Kind, Layout), TokenizerError> {
     let kind = match vocabulary.model {
         b"llama" => Kind::SentencePiece,
-        b"gpt2" => match PreTokenizer::named(vocabulary.pre) {
+        b"gpt2" if cfg!(feature = "byte-bpe") => match PreTokenizer::named(vocabulary.pre) {
             Some(pre) => Kind::ByteLevel(pre),
             None => return Err(TokenizerError::UnknownPreTokenizer { found: Label::new(vocabulary.pre) }),
         },
@@ -121,7 +121,7 @@ pub(super) fn load<'a>(vocabulary: &Vocabulary<'a>, mem: &'a mut [u8]) -> Result
         Kind::ByteLevel(pre) => {
             let merges = vocabulary.merges.unwrap_or(StringArray::new(&[], 0));
             let (pairs, longest) = merge_table(merges, own)?;
-            (Scheme::ByteLevel { merges, pairs, longest, pre }, pre.add_bos)
+            (Scheme::ByteLevel { merges, pairs, longest, pre }, pre.adds_bos())
         }
     };
 

@@ -9,14 +9,17 @@ mod bytes;
 mod error;
 mod load;
 mod merge;
+#[cfg_attr(not(feature = "byte-bpe"), path = "no_pre.rs")]
 mod pre;
 mod source;
 mod special;
+#[cfg(feature = "byte-bpe")]
 mod splits;
 mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg_attr(not(feature = "byte-bpe"), allow(dead_code))]
 mod unicode;
 
 pub use error::TokenizerError;
@@ -375,7 +378,7 @@ impl<'a> Tokenizer<'a> {
         word.write(written);
         let written: &[u8] = written;
         if let Scheme::ByteLevel { pre, .. } = self.scheme
-            && let Some(id) = Some(()).filter(|_| pre.whole_words).and_then(|_| self.text_token(written))
+            && let Some(id) = Some(()).filter(|_| pre.whole_words()).and_then(|_| self.text_token(written))
         {
             sink.push(id);
             return Ok(());

@@ -12,10 +12,10 @@ use super::splits::Split;
 pub(crate) struct PreTokenizer {
     /// Applied in order.
     splits: &'static [Split],
-    /// A word that is a token is that token, whatever the merges would make of it.
-    pub(crate) whole_words: bool,
-    /// Whether a BOS goes before a text when the file does not say.
-    pub(crate) add_bos: bool,
+    /// See [`PreTokenizer::whole_words`].
+    whole_words: bool,
+    /// See [`PreTokenizer::adds_bos`].
+    add_bos: bool,
 }
 
 /// Splits of the longest list.
@@ -77,6 +77,16 @@ impl PreTokenizer {
             whole_words: llama3_like || matches!(name, b"minicpm5" | b"glm4" | b"glm5"),
             add_bos: llama3_like,
         })
+    }
+
+    /// Whether a word that is a token is that token, whatever the merges would make of it.
+    pub(crate) fn whole_words(self) -> bool {
+        self.whole_words
+    }
+
+    /// Whether a BOS goes before a text when the file does not say.
+    pub(crate) fn adds_bos(self) -> bool {
+        self.add_bos
     }
 
     /// The words of a text, in order; together they are the text.

@@ -1,6 +1,7 @@
 //! Tokens that are found in a text before anything else: control tokens where they are wanted, user-defined ones always.
 
 use super::source::TokenKind;
+use crate::heap;
 
 /// Longer tokens are not looked for, which bounds the time that a position of the text can take.
 const LONGEST: usize = 255;
@@ -20,7 +21,7 @@ impl<'m> Specials<'m> {
         text: impl Fn(u32) -> &'t [u8],
         kind: impl Fn(u32) -> TokenKind,
     ) -> Specials<'m> {
-        ids.sort_unstable_by(|&a, &b| text(a).cmp(text(b)).then(a.cmp(&b)));
+        heap::sort(ids, |&a, &b| (text(a), a) < (text(b), b));
         let mut starts = [[0; 8]; 2];
         for &id in ids.iter() {
             let Some(&first) = text(id).first() else { continue };

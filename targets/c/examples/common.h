@@ -39,8 +39,8 @@ static unsigned char *read_file(const char *path, size_t *len) {
 }
 
 /* Plans, takes that much memory, builds a handle in it. */
-static drupe *start(const void *model, size_t len, uint32_t ctx, uint32_t batch, uint32_t workers,
-                    void **memory) {
+static drupe *start_parts(const drupe_bytes *parts, size_t count, uint32_t ctx, uint32_t batch, uint32_t workers,
+                          void **memory) {
     char message[256] = "";
     drupe_options options;
     drupe_plan_info plan;
@@ -53,13 +53,21 @@ static drupe *start(const void *model, size_t len, uint32_t ctx, uint32_t batch,
     options.message = message;
     options.message_size = sizeof message;
     plan.struct_size = sizeof plan;
-    code = drupe_plan(model, len, &options, &plan);
+    code = drupe_plan(parts, count, &options, &plan);
     if (code != DRUPE_OK) give_up("plan", code, message);
     *memory = malloc((size_t)plan.memory + plan.alignment);
     if (!*memory) give_up("memory", DRUPE_E_MEMORY, "");
-    code = drupe_init(*memory, (size_t)plan.memory + plan.alignment, model, len, &options, &d);
+    code = drupe_init(*memory, (size_t)plan.memory + plan.alignment, parts, count, &options, &d);
     if (code != DRUPE_OK) give_up("init", code, message);
     return d;
+}
+
+/* The same for a model in one file. */
+static drupe *start(const void *model, size_t len, uint32_t ctx, uint32_t batch, uint32_t workers, void **memory) {
+    drupe_bytes part;
+    part.data = model;
+    part.len = len;
+    return start_parts(&part, 1, ctx, batch, workers, memory);
 }
 
 #endif

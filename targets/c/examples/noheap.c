@@ -22,16 +22,19 @@ static int say(void *user, const char *text, size_t len) {
 
 int run_model(const char *prompt, size_t prompt_len, uint64_t most) {
     drupe_options options;
+    drupe_bytes model;
     drupe *d = NULL;
     uint32_t tokens[256];
     size_t count;
     uint64_t said;
     int code;
     if ((code = drupe_options_init(&options, sizeof options)) != DRUPE_OK) return code;
+    model.data = model_start;
+    model.len = (size_t)(model_end - model_start);
     options.ctx = 256;
     options.batch = 8;
     options.max_text = 64;
-    code = drupe_init(arena, sizeof arena, model_start, (size_t)(model_end - model_start), &options, &d);
+    code = drupe_init(arena, sizeof arena, &model, 1, &options, &d);
     if (code != DRUPE_OK) return code;
     code = drupe_tokenize(d, prompt, prompt_len, DRUPE_ADD_BOS, tokens, 256, &count);
     if (code == DRUPE_OK) code = drupe_feed(d, tokens, count);

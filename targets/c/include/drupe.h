@@ -13,6 +13,8 @@
  * Errors. Functions return DRUPE_OK or a negative code and never abort. Outputs are written only on success, with one
  *   exception: with DRUPE_E_BUFFER the needed length is written. drupe_last_error tells the details of the last error of a
  *   handle; for functions without a handle they go to options.message.
+ * Sizes. Structs that begin with struct_size may get more fields at their end in later versions. A program built against
+ *   this header stays valid: the library reads and writes as much as struct_size says, and takes defaults for the rest.
  * Text is UTF-8 with a length; it need not end in NUL.
  */
 #ifndef DRUPE_H
@@ -48,6 +50,13 @@ extern "C" {
 #define DRUPE_E_SAMPLE (-13)      /* no token can be chosen */
 #define DRUPE_E_CHAT (-14)        /* the model's chat format is not known */
 #define DRUPE_E_INTERNAL (-15)    /* a defect of this library */
+
+/* A model's bytes in memory: the whole file, or one of the files of a split model (-00001-of-0000N.gguf), of which there
+ * may be up to 64, given in order. */
+typedef struct drupe_bytes {
+    const void *data;
+    size_t len;
+} drupe_bytes;
 
 /* A model with its session, tokenizer and sampler, inside your memory. */
 typedef struct drupe drupe;
@@ -105,7 +114,11 @@ typedef struct drupe_stats {
     uint32_t struct_size;   /* set it to sizeof(drupe_stats) before the call */
     uint32_t workers;       /* as planned */
     uint64_t position;      /* tokens in the session */
+    uint64_t high_water;    /* most tokens that the session has held since drupe_init */
     uint64_t fed;           /* tokens fed since drupe_init, those gone back over included */
+    uint64_t sampled;       /* tokens sampled since drupe_init */
+    uint64_t feed_ticks;    /* time spent feeding, by the clock of drupe_use_clock; 0 without one */
+    uint64_t sample_ticks;  /* time spent sampling */
     uint64_t memory;        /* bytes of the session: fixed from start to end */
     const char *isa;        /* instruction set of the kernels, a static string */
 } drupe_stats;
@@ -124,7 +137,7 @@ typedef struct drupe_message {
  * when all those calls have returned. It is called from the thread that called into the library, many times per token.
  * The answers are the same bits for any number of workers. */
 typedef struct drupe_team {
-    void *user;
+    void *user;             /* passed to run */
     uint32_t workers;       /* 1 to options.workers */
     void (*run)(void *user, void (*job)(void *arg, uint32_t worker), void *arg);
 } drupe_team;
@@ -141,15 +154,18 @@ int drupe_options_init(drupe_options *options, size_t struct_size);
 /* The same for sampling: greedy. */
 int drupe_sampling_init(drupe_sampling *sampling, size_t struct_size);
 
-/* How much memory a handle for this model takes with these options. Reads the header of the model, not its weights.
+/* How much memory a handle for this model (count is 1, if it is not split) takes with these options. Reads the headers of
+ * the files, not their weights.
  * Errors: INVALID, FILE, UNSUPPORTED, OPTION. */
-int drupe_plan(const void *model, size_t model_len, const drupe_options *options, drupe_plan_info *info);
+int drupe_plan(const drupe_bytes *parts, size_t count, const drupe_options *options, drupe_plan_info *info);
 
 /* The largest options.ctx, up to the model's training context, whose plan fits in so many bytes. MEMORY if not even 1 does. */
-int drupe_largest_ctx(const void *model, size_t model_len, const drupe_options *options, uint64_t memory, uint32_t *ctx);
+int drupe_largest_ctx(const drupe_bytes *parts, size_t count, const drupe_options *options, uint64_t memory,
+                      uint32_t *ctx);
 
-/* Builds a handle in memory. Errors: those of drupe_plan, and MEMORY (the message names both figures). */
-int drupe_init(void *memory, size_t memory_len, const void *model, size_t model_len, const drupe_options *options,
+/* Builds a handle in memory. The list of parts is copied, their bytes are not. Errors: those of drupe_plan, and MEMORY (the
+ * message names both figures; drupe_plan tells the needed one). */
+int drupe_init(void *memory, size_t memory_len, const drupe_bytes *parts, size_t count, const drupe_options *options,
                drupe **handle);
 
 /* Makes later calls on the handle fail with INVALID, as long as its memory is left alone. NULL is allowed. */
@@ -158,10 +174,15 @@ void drupe_close(drupe *handle);
 /* Copies the text of the handle's last error, cut off to size - 1 bytes and a NUL; returns its whole length. */
 size_t drupe_last_error(const drupe *handle, char *text, size_t size);
 
-/* cancel(user) is asked before every matrix of every layer while tokens are fed; when it returns non-zero, feeding ends
- * with DRUPE_E_CANCELLED and the session holds the batches that were done. It is also the place to report progress.
- * NULL for none. */
-int drupe_on_cancel(drupe *handle, int (*cancel)(void *user), void *user);
+/* call(user, done, total) is called before every matrix of every layer while tokens are fed, from the thread that called:
+ * done of total tokens of the call in progress have been fed (of drupe_generate: of `most`). When it returns non-zero, the
+ * call ends with DRUPE_E_CANCELLED and the session holds the batches that were done. It must not use the handle. NULL for
+ * none. */
+int drupe_on_progress(drupe *handle, int (*call)(void *user, uint64_t done, uint64_t total), void *user);
+
+/* Gives the handle a clock for the times of drupe_get_stats: now(user) is a count of ticks that never goes back. NULL for
+ * none. */
+int drupe_use_clock(drupe *handle, uint64_t (*now)(void *user), void *user);
 
 /* Gives the handle workers; NULL takes them away. OPTION if there are more than planned. The struct is copied. */
 int drupe_use_team(drupe *handle, const drupe_team *team);
@@ -170,15 +191,16 @@ int drupe_use_team(drupe *handle, const drupe_team *team);
  * the same. Errors: TOKEN (nothing was fed), CANCELLED, STORAGE (drupe_position tells how many were fed). */
 int drupe_feed(drupe *handle, const uint32_t *tokens, size_t count);
 
-/* Feeds at most one batch and says how many tokens it took: for programs that must not wait long. Call again with the
- * rest. Logits are there once all have been taken. */
-int drupe_feed_slice(drupe *handle, const uint32_t *tokens, size_t count, size_t *taken);
+/* Feeds at most one batch, and at most `most` tokens (0: a batch), and says how many it took: for programs that must not
+ * wait long. Call again with the rest. Logits are there once all have been taken. */
+int drupe_feed_slice(drupe *handle, const uint32_t *tokens, size_t count, size_t most, size_t *taken);
 
 /* The logits after the last token fed: plan_info.vocab floats inside the handle, valid until the next call. They may be
  * changed before drupe_sample. */
 int drupe_logits(drupe *handle, float **logits, size_t *count);
 
-/* The last token's final hidden state, normed: plan_info.width floats, valid until the next call. An embedding of the text. */
+/* The final hidden state of the token fed last, normed: plan_info.width floats, valid until the next call. An embedding of
+ * the text. It is not part of a saved state. */
 int drupe_hidden(drupe *handle, const float **hidden, size_t *count);
 
 /* How tokens are chosen from now on. Forgets the tokens that penalties looked back on. */
@@ -235,12 +257,14 @@ int drupe_get_stats(drupe *handle, drupe_stats *stats);
 #ifdef DRUPE_HOSTED
 /* Only in the hosted library (link with -lpthread -ldl -lm). */
 
-/* A model file mapped into memory, read-only. */
+/* A model's files mapped into memory, read-only. */
 typedef struct drupe_file drupe_file;
 
-/* Opens and maps a GGUF file; *model and *len are what drupe_plan and drupe_init take. STORAGE with the system's reason in
- * message (size bytes, may be NULL). The file must not be changed while it is open. This allocates. */
-int drupe_file_open(const char *path, drupe_file **file, const void **model, size_t *len, char *message, size_t size);
+/* Opens and maps a GGUF file, or all the files of a split model when path is one of them; *parts and *count are what
+ * drupe_plan and drupe_init take, valid until drupe_file_close. STORAGE with the system's reason in message (size bytes, may
+ * be NULL). The files must not be changed while they are open. This allocates. */
+int drupe_file_open(const char *path, drupe_file **file, const drupe_bytes **parts, size_t *count, char *message,
+                    size_t size);
 
 /* Unmaps it. No handle on it may be used afterwards. NULL is allowed. */
 void drupe_file_close(drupe_file *file);
@@ -251,6 +275,20 @@ int drupe_threads_start(uint32_t workers, drupe_threads **threads, drupe_team *t
 
 /* Ends them. No handle may use them afterwards. NULL is allowed. */
 void drupe_threads_stop(drupe_threads *threads);
+
+/* Weights in a limited amount of memory: a part of them stays, the rest is read from the file for each token by threads
+ * that run ahead. For models larger than the memory left for them. */
+typedef struct drupe_budget drupe_budget;
+
+/* Makes one of `memory` bytes for the handle's model, which came from this file. MEMORY (the text names the least that
+ * would do) or STORAGE. This allocates. The file must stay open. */
+int drupe_budget_open(drupe *handle, const drupe_file *file, uint64_t memory, drupe_budget **budget);
+
+/* From now on the handle's weights come from there; with NULL, from the mapped file again. One handle at a time. */
+int drupe_use_budget(drupe *handle, drupe_budget *budget);
+
+/* Gives its memory back. No handle may use it afterwards. NULL is allowed. */
+void drupe_budget_close(drupe_budget *budget);
 #endif
 
 #ifdef __cplusplus

@@ -27,11 +27,12 @@ public:
         options.ctx = ctx;
         options.message = message;
         options.message_size = sizeof message;
+        drupe_bytes part{model, len};
         drupe_plan_info plan{};
         plan.struct_size = sizeof plan;
-        if (int code = drupe_plan(model, len, &options, &plan)) throw error(code, message);
+        if (int code = drupe_plan(&part, 1, &options, &plan)) throw error(code, message);
         memory_.resize(plan.memory + plan.alignment);
-        if (int code = drupe_init(memory_.data(), memory_.size(), model, len, &options, &handle_)) throw error(code, message);
+        if (int code = drupe_init(memory_.data(), memory_.size(), &part, 1, &options, &handle_)) throw error(code, message);
     }
     session(const session &) = delete;
     session &operator=(const session &) = delete;

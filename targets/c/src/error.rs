@@ -101,6 +101,8 @@ pub type Done<T> = Result<T, Failure>;
 /// An error with this code that says `what`.
 pub fn fail(code: Code, what: &dyn fmt::Display) -> Failure {
     let mut message = Message::default();
-    message.set(what);
+    if cfg!(feature = "details") {
+        message.set(what);
+    }
     Failure { code, message }
 }

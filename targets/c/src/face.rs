@@ -1,19 +1,72 @@
 //! What a handle is: a model, a session, a tokenizer and a sampler in the caller's memory.
 
 use crate::error::{Code, Done, Message, fail};
-use crate::options::{Cancel, Options, Sampling, Team as CTeam};
+use crate::options::{Bytes, Clock, Options, PlanInfo, Progress, Sampling, Stats, Team as CTeam};
+use crate::pass::slice;
+use core::cell::Cell;
+use core::ffi::CStr;
 use drupe_core::chat::{ChatFormat, Message as Turn};
 use drupe_core::gguf::Gguf;
 use drupe_core::model::{self, ModelError};
 use drupe_core::plan::PlanError;
-use drupe_core::quant::Kernels;
+use drupe_core::quant::{Isa, Kernels};
 use drupe_core::sampler::{Sampler, SamplerConfig, SamplerError};
-use drupe_core::session::{FeedError, never};
+use drupe_core::session::FeedError;
 use drupe_core::tokenizer::{EncodeOptions, Tokenizer, TokenizerError, Utf8Stream};
-use drupe_core::{Arena, Engine, InMemory, Model, Plan, Recipe, Session, Solo, Team};
+use drupe_core::{Arena, Engine, InMemory, Model, Plan, Recipe, Session, Solo, Team, Weights};
 
 /// Most tokens that penalties look back over, for which the sampler has memory.
 pub const PENALTY_LAST_N: u32 = 256;
+
+/// Most files of a split model.
+pub const MOST_PARTS: usize = 64;
+
+/// The files of a model, in memory that the caller keeps.
+pub struct Parts {
+    list: [&'static [u8]; MOST_PARTS],
+    count: usize,
+}
+
+impl Parts {
+    /// The caller's `parts`.
+    ///
+    /// # Safety
+    /// `parts` points at `count` of them, each of readable bytes that stay as they are while a handle uses them.
+    pub unsafe fn of(parts: *const Bytes, count: usize) -> Done<Parts> {
+        let mut list: [&'static [u8]; MOST_PARTS] = [&[]; MOST_PARTS];
+        if !(1..=MOST_PARTS).contains(&count) {
+            return Err(fail(Code::Option, &format_args!("{count} parts; expected 1 to {MOST_PARTS}")));
+        }
+        // SAFETY: by this function's promise.
+        unsafe {
+            for (place, part) in list.iter_mut().zip(slice(parts, count)?) {
+                *place = slice(part.data.cast::<u8>(), part.len)?;
+            }
+        }
+        Ok(Parts { list, count })
+    }
+
+    /// The view of them.
+    pub fn gguf(&self) -> Done<Gguf<'_>> {
+        Gguf::parse_parts(&self.list[..self.count]).map_err(|e| fail(Code::File, &e))
+    }
+
+    /// Bytes that [`Parts::keep`] takes of an arena.
+    fn cost(count: usize) -> u64 {
+        Arena::cost((count * size_of::<&[u8]>()) as u64)
+    }
+
+    /// The list, written to the arena.
+    fn keep(&self, arena: &mut Arena<'static>) -> Done<&'static [&'static [u8]]> {
+        let words = arena.take::<usize>(self.count * size_of::<&[u8]>() / size_of::<usize>());
+        let place = words.map_err(|e| fail(Code::Memory, &e))?.as_mut_ptr().cast::<&'static [u8]>();
+        // SAFETY: the words are as many and as aligned as `count` slices need, and nothing else has them.
+        unsafe {
+            core::ptr::copy_nonoverlapping(self.list.as_ptr(), place, self.count);
+            Ok(core::slice::from_raw_parts(place, self.count))
+        }
+    }
+}
 
 /// Everything that the memory of a handle will hold.
 pub struct Layout {
@@ -47,16 +100,26 @@ impl Layout {
         Ok(Layout { plan, kernels, tokenizer, sampler, scratch })
     }
 
-    /// Bytes of memory, aligned to [`Arena::ALIGN`], that a handle takes.
-    pub fn total(&self) -> u64 {
-        [size_of::<Face>(), self.tokenizer, self.sampler, self.scratch]
+    /// What a handle takes, for a model in `parts` files. The memory must be aligned to [`Arena::ALIGN`].
+    pub fn info(&self, parts: usize) -> PlanInfo {
+        let (plan, recipe) = (&self.plan, &self.plan.recipe);
+        let own = [size_of::<Face>(), self.tokenizer, self.sampler, self.scratch];
+        let memory = own
             .iter()
-            .fold(self.plan.total(), |sum, part| sum.saturating_add(Arena::cost(*part as u64)))
-    }
-
-    /// Bytes of the tokenizer's tables.
-    pub fn tables(&self) -> u64 {
-        Arena::cost(self.tokenizer as u64)
+            .fold(plan.total().saturating_add(Parts::cost(parts)), |sum, n| sum.saturating_add(Arena::cost(*n as u64)));
+        PlanInfo {
+            struct_size: size_of::<PlanInfo>() as u32,
+            alignment: Arena::ALIGN as u32,
+            memory,
+            kv: plan.kv_bytes(),
+            tables: Arena::cost(self.tokenizer as u64),
+            ctx: plan.config.ctx,
+            vocab: recipe.vocab,
+            width: recipe.width,
+            layers: recipe.layers,
+            train_ctx: recipe.train_ctx,
+            reserved: 0,
+        }
     }
 }
 
@@ -66,15 +129,27 @@ pub struct Face {
     pub magic: u64,
     /// The last error.
     pub message: Message,
-    /// Tokens fed and sampled.
-    pub fed: u64,
-    model: &'static [u8],
+    stats: Counts,
+    parts: &'static [&'static [u8]],
+    /// Where weights come from instead of the parts.
+    weights: Option<*mut dyn Weights>,
     session: Session<'static>,
     text: Option<TextTools>,
     sampler: Sampler<'static>,
     sampler_memory: (*mut u8, usize),
-    cancel: Cancel,
+    progress: Progress,
+    clock: Clock,
     team: Option<CTeam>,
+}
+
+/// Figures since the handle was made.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    fed: u64,
+    sampled: u64,
+    high_water: u64,
+    feed_ticks: u64,
+    sample_ticks: u64,
 }
 
 struct TextTools {
@@ -88,11 +163,12 @@ impl Face {
     pub const MAGIC: u64 = 0x6472_7570_6500_0001;
 
     /// Builds everything in `memory`.
-    pub fn new(model: &'static [u8], options: &Options, memory: &'static mut [u8]) -> Done<Face> {
-        let gguf = Gguf::parse(model).map_err(|e| fail(Code::File, &e))?;
-        let layout = Layout::new(&gguf, options)?;
+    pub fn new(parts: &Parts, layout: Layout, options: &Options, memory: &'static mut [u8]) -> Done<Face> {
         let mut arena = Arena::new(memory);
         let small = |e: &dyn core::fmt::Display| fail(Code::Memory, e);
+        let parts = parts.keep(&mut arena)?;
+        // Once more over the parts' own list, which stays as long as the handle does.
+        let gguf = Gguf::parse_parts(parts).map_err(|e| fail(Code::File, &e))?;
         let bound = Model::bind(&gguf, &layout.plan, &layout.kernels, &mut arena).map_err(|e| match e {
             ModelError::Arena(e) => small(&e),
             ModelError::Bind(e) => fail(Code::Unsupported, &e),
@@ -114,13 +190,15 @@ impl Face {
         Ok(Face {
             magic: Face::MAGIC,
             message: Message::default(),
-            fed: 0,
-            model,
+            stats: Counts::default(),
+            parts,
+            weights: None,
             session,
             text,
             sampler,
             sampler_memory,
-            cancel: Cancel::default(),
+            progress: Progress::default(),
+            clock: Clock::default(),
             team: None,
         })
     }
@@ -135,9 +213,40 @@ impl Face {
         self.session.model().plan()
     }
 
-    /// Sets what is asked whether to stop.
-    pub fn set_cancel(&mut self, cancel: Cancel) {
-        self.cancel = cancel;
+    /// Sets what is told how far a call has come.
+    pub fn set_progress(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
+    /// Sets the clock.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Sets where weights come from: none for the model's parts.
+    ///
+    /// # Safety
+    /// The source lives, and is used by nothing else, until another is set or the handle is used no more.
+    #[cfg(feature = "hosted")]
+    pub unsafe fn set_weights(&mut self, weights: Option<*mut dyn Weights>) {
+        self.weights = weights;
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> Stats {
+        let (plan, Counts { fed, sampled, high_water, feed_ticks, sample_ticks }) = (self.plan(), self.stats);
+        Stats {
+            struct_size: size_of::<Stats>() as u32,
+            workers: plan.config.workers,
+            position: self.session.position(),
+            high_water,
+            fed,
+            sampled,
+            feed_ticks,
+            sample_ticks,
+            memory: plan.total(),
+            isa: isa_name(self.session.model().kernels().isa()).as_ptr(),
+        }
     }
 
     /// Sets the workers.
@@ -167,19 +276,34 @@ impl Face {
         Ok(())
     }
 
-    /// Calls `f` with the session and an engine of this handle's team, weights and callback.
-    fn run<R>(&mut self, f: impl FnOnce(&mut Session<'static>, &mut Engine) -> Result<R, FeedError>) -> Done<R> {
-        let cancel = self.cancel;
-        let cancelled = move || cancel.asked();
-        let parts = [self.model];
-        let mut weights = InMemory::new(&parts);
-        let team: &dyn Team = match &self.team {
+    /// Calls `f` with the session and its weights.
+    fn with_weights<R>(&mut self, f: impl FnOnce(&mut Session<'static>, &mut dyn Weights) -> R) -> R {
+        match self.weights {
+            // SAFETY: the promise of `set_weights`.
+            Some(weights) => f(&mut self.session, unsafe { &mut *weights }),
+            None => f(&mut self.session, &mut InMemory::new(self.parts)),
+        }
+    }
+
+    /// Feeds at most `most` of `tokens`, and no more than a batch; the call that it is part of has done `done` of `total`.
+    fn feed_some(&mut self, tokens: &[u32], most: usize, done: u64, total: u64) -> Done<usize> {
+        let (progress, team, start) = (self.progress, self.team, self.clock.now());
+        let stopped = Cell::new(false);
+        // Once it has asked to stop, it is not called again.
+        let cancelled = || {
+            stopped.get() || {
+                stopped.set(progress.stops(done, total));
+                stopped.get()
+            }
+        };
+        let team: &dyn Team = match &team {
             Some(team) => team,
             None => &Solo,
         };
-        let cancelled: &dyn Fn() -> bool = if cancel.is_set() { &cancelled } else { &never };
-        let mut engine = Engine { team, weights: &mut weights, cancelled };
-        f(&mut self.session, &mut engine).map_err(|e| {
+        let taken = self.with_weights(|session, weights| {
+            session.feed_some(&mut Engine { team, weights, cancelled: &cancelled }, tokens, most)
+        });
+        let taken = taken.map_err(|e| {
             let code = match e {
                 FeedError::Token { .. } | FeedError::Empty => Code::Token,
                 FeedError::Cancelled => Code::Cancelled,
@@ -187,31 +311,51 @@ impl Face {
                 FeedError::Internal(_) => Code::Internal,
             };
             fail(code, &e)
-        })
+        })?;
+        let stats = &mut self.stats;
+        stats.fed += taken as u64;
+        stats.high_water = stats.high_water.max(self.session.position());
+        stats.feed_ticks += self.clock.now().wrapping_sub(start);
+        Ok(taken)
     }
 
     /// Feeds all of `tokens`.
     pub fn feed(&mut self, tokens: &[u32]) -> Done<()> {
-        let before = self.session.position();
-        let done = self.run(|session, engine| session.feed(engine, tokens).map(|_| ()));
-        self.fed += self.session.position() - before;
-        done
+        self.check(tokens)?;
+        let mut done = 0;
+        while done < tokens.len() {
+            done += self.feed_some(&tokens[done..], usize::MAX, done as u64, tokens.len() as u64)?;
+        }
+        Ok(())
     }
 
-    /// Feeds at most one batch.
-    pub fn feed_slice(&mut self, tokens: &[u32]) -> Done<usize> {
-        let taken = self.run(|session, engine| session.feed_slice(engine, tokens))?;
-        self.fed += taken as u64;
-        Ok(taken)
+    /// Feeds at most one batch, and at most `most` (0: a batch).
+    pub fn feed_slice(&mut self, tokens: &[u32], most: usize) -> Done<usize> {
+        self.check(tokens)?;
+        self.feed_some(tokens, if most == 0 { usize::MAX } else { most }, 0, tokens.len() as u64)
+    }
+
+    /// Whether all of `tokens` can be fed: nothing is fed if not.
+    fn check(&self, tokens: &[u32]) -> Done<()> {
+        let vocab = self.plan().recipe.vocab;
+        let error = match tokens.iter().position(|id| *id >= vocab) {
+            Some(index) => FeedError::Token { id: tokens[index], index, vocab },
+            None if tokens.is_empty() => FeedError::Empty,
+            None => return Ok(()),
+        };
+        Err(fail(Code::Token, &error))
     }
 
     /// Chooses a token by the last logits, and remembers it.
     pub fn sample(&mut self) -> Done<u32> {
+        let start = self.clock.now();
         let id = self.sampler.sample(self.session.logits()).map_err(|e| match e {
             SamplerError::NothingToChoose => fail(Code::Sample, &e),
             _ => fail(Code::Internal, &e),
         })?;
         self.sampler.accept(id);
+        self.stats.sampled += 1;
+        self.stats.sample_ticks += self.clock.now().wrapping_sub(start);
         Ok(id)
     }
 
@@ -280,7 +424,7 @@ impl Face {
             let len = tools.tokenizer.decode(id, false, &mut piece).map_err(|e| fail(Code::Text, &e))?;
             let mut stop = false;
             stream.push(&piece[..len], |text| stop |= say(text.as_bytes()));
-            self.feed(&[id])?;
+            self.feed_some(&[id], 1, done, most)?;
             if stop {
                 return Ok(done + 1);
             }
@@ -295,13 +439,25 @@ impl Face {
 
     /// Writes the session's state.
     pub fn save(&mut self, out: &mut [u8]) -> Done<()> {
-        let parts = [self.model];
-        self.session.save(&mut InMemory::new(&parts), out).map_err(|e| fail(Code::State, &e))
+        self.with_weights(|session, weights| session.save(weights, out)).map_err(|e| fail(Code::State, &e))
     }
 
     /// Takes a state back.
     pub fn restore(&mut self, state: &[u8]) -> Done<()> {
-        let parts = [self.model];
-        self.session.restore(&mut InMemory::new(&parts), state).map_err(|e| fail(Code::State, &e))
+        let done = self.with_weights(|session, weights| session.restore(weights, state));
+        self.stats.high_water = self.stats.high_water.max(self.session.position());
+        done.map_err(|e| fail(Code::State, &e))
+    }
+}
+
+fn isa_name(isa: Isa) -> &'static CStr {
+    match isa {
+        Isa::Scalar => c"scalar",
+        Isa::Avx2 => c"avx2",
+        Isa::AvxVnni => c"avx-vnni",
+        Isa::Avx512Vnni => c"avx512-vnni",
+        Isa::Neon => c"neon",
+        Isa::DotProd => c"dotprod",
+        Isa::I8mm => c"i8mm",
     }
 }

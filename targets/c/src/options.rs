@@ -1,10 +1,19 @@
 //! What C passes in: sized structs and callbacks.
 
 use crate::error::{Code, Done, fail};
+use crate::pass::Sized32;
 use core::ffi::{c_char, c_int, c_void};
 use drupe_core::quant::KvFormat;
 use drupe_core::sampler::SamplerConfig;
 use drupe_core::{Config, Team as CoreTeam};
+
+/// `drupe_options.kv`: how keys and values are stored.
+pub const DRUPE_KV_F16: u32 = 0;
+pub const DRUPE_KV_Q8_0: u32 = 1;
+pub const DRUPE_KV_F32: u32 = 2;
+
+/// `drupe_options.flags`: no tokenizer.
+pub const DRUPE_TOKENS_ONLY: u32 = 1;
 
 /// `drupe_options`.
 #[derive(Clone, Copy)]
@@ -16,13 +25,13 @@ pub struct Options {
     pub ctx: u32,
     /// Tokens of a batch.
     pub batch: u32,
-    /// 0: f16; 1: q8_0; 2: f32.
+    /// `DRUPE_KV_…`.
     pub kv: u32,
     /// Tokens that stay when the ring overwrites.
     pub sinks: u32,
     /// Most workers that a team may have.
     pub workers: u32,
-    /// Bit 0: no tokenizer.
+    /// [`DRUPE_TOKENS_ONLY`] or 0.
     pub flags: u32,
     /// Bytes of text without a space that tokenizing must have room for.
     pub max_text: u32,
@@ -39,7 +48,7 @@ impl Default for Options {
             struct_size: size_of::<Options>() as u32,
             ctx: config.ctx,
             batch: config.batch,
-            kv: 0,
+            kv: DRUPE_KV_F16,
             sinks: config.sinks,
             workers: config.workers,
             flags: 0,
@@ -53,20 +62,20 @@ impl Default for Options {
 impl Options {
     /// Whether the handle shall have no tokenizer.
     pub fn tokens_only(&self) -> bool {
-        self.flags & 1 != 0
+        self.flags & DRUPE_TOKENS_ONLY != 0
     }
 
     /// As the core wants them.
     pub fn config(&self) -> Done<Config> {
         let kv = match self.kv {
-            0 => KvFormat::F16,
-            1 => KvFormat::Q8_0,
-            2 => KvFormat::F32,
+            DRUPE_KV_F16 => KvFormat::F16,
+            DRUPE_KV_Q8_0 => KvFormat::Q8_0,
+            DRUPE_KV_F32 => KvFormat::F32,
             other => {
                 return Err(fail(Code::Option, &format_args!("kv is {other}; expected 0 (f16), 1 (q8_0) or 2 (f32)")));
             }
         };
-        if self.flags > 1 {
+        if self.flags & !DRUPE_TOKENS_ONLY != 0 {
             return Err(fail(Code::Option, &format_args!("flags are {:#x}; only bit 0 is known", self.flags)));
         }
         let Options { ctx, batch, sinks, workers, .. } = *self;
@@ -135,33 +144,132 @@ impl Sampling {
     }
 }
 
-/// The callback that is asked whether to stop.
+/// `drupe_bytes`: a file of the model in memory.
 #[derive(Clone, Copy)]
-pub struct Cancel {
-    /// Null for never.
-    pub call: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct Bytes {
+    pub data: *const c_void,
+    pub len: usize,
+}
+
+/// `drupe_plan_info`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct PlanInfo {
+    pub struct_size: u32,
+    pub alignment: u32,
+    pub memory: u64,
+    pub kv: u64,
+    pub tables: u64,
+    pub ctx: u32,
+    pub vocab: u32,
+    pub width: u32,
+    pub layers: u32,
+    pub train_ctx: u32,
+    pub reserved: u32,
+}
+
+/// `drupe_stats`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct Stats {
+    pub struct_size: u32,
+    pub workers: u32,
+    pub position: u64,
+    pub high_water: u64,
+    pub fed: u64,
+    pub sampled: u64,
+    pub feed_ticks: u64,
+    pub sample_ticks: u64,
+    pub memory: u64,
+    pub isa: *const c_char,
+}
+
+/// `drupe_message`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct ChatMessage {
+    pub role: u32,
+    pub text: *const c_char,
+    pub len: usize,
+}
+
+macro_rules! sized {
+    ($type:ident, $name:literal) => {
+        // SAFETY: integers, floats and raw pointers: any bytes are a value.
+        unsafe impl Sized32 for $type {
+            const NAME: &'static str = $name;
+            const FIRST: usize = size_of::<$type>();
+        }
+    };
+}
+sized!(Options, "options");
+sized!(Sampling, "sampling");
+sized!(PlanInfo, "info");
+sized!(Stats, "stats");
+
+/// `call(user, done, total)`: tells how far a call has come; non-zero stops it. Null for nothing.
+pub type ProgressCall = Option<unsafe extern "C" fn(user: *mut c_void, done: u64, total: u64) -> c_int>;
+
+/// What is told how far a call has come.
+#[derive(Clone, Copy)]
+pub struct Progress {
+    /// What is called.
+    pub call: ProgressCall,
     /// Passed to it.
     pub user: *mut c_void,
 }
 
-impl Default for Cancel {
-    fn default() -> Cancel {
-        Cancel { call: None, user: core::ptr::null_mut() }
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress { call: None, user: core::ptr::null_mut() }
     }
 }
 
-impl Cancel {
-    /// Whether there is one.
-    pub fn is_set(&self) -> bool {
-        self.call.is_some()
-    }
-
-    /// Asks it.
-    pub fn asked(&self) -> bool {
-        // SAFETY: the caller of drupe_on_cancel promised that the function may be called with `user`.
-        self.call.is_some_and(|call| unsafe { call(self.user) != 0 })
+impl Progress {
+    /// Tells it; whether to stop.
+    pub fn stops(&self, done: u64, total: u64) -> bool {
+        // SAFETY: the caller of drupe_on_progress promised that the function may be called with `user`.
+        self.call.is_some_and(|call| unsafe { call(self.user, done, total) != 0 })
     }
 }
+
+/// `now(user)`: a time in the caller's ticks, which never goes back. Null for none.
+pub type ClockCall = Option<unsafe extern "C" fn(user: *mut c_void) -> u64>;
+
+/// The caller's clock.
+#[derive(Clone, Copy)]
+pub struct Clock {
+    /// What is called.
+    pub now: ClockCall,
+    /// Passed to it.
+    pub user: *mut c_void,
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock { now: None, user: core::ptr::null_mut() }
+    }
+}
+
+impl Clock {
+    /// The time now; 0 without a clock.
+    pub fn now(&self) -> u64 {
+        // SAFETY: the caller of drupe_use_clock promised that the function may be called with `user`.
+        self.now.map_or(0, |now| unsafe { now(self.user) })
+    }
+}
+
+/// The work of one step, done by every worker.
+pub type JobCall = unsafe extern "C" fn(arg: *mut c_void, worker: u32);
+
+/// Calls `job(arg, w)` once for every `w` below `workers`, at the same time if it can, and returns when all have
+/// returned. Null for the calling thread alone.
+pub type RunCall = Option<unsafe extern "C" fn(user: *mut c_void, job: JobCall, arg: *mut c_void)>;
 
 /// `drupe_team`: the caller's threads.
 #[derive(Clone, Copy)]
@@ -171,9 +279,8 @@ pub struct Team {
     pub user: *mut c_void,
     /// How many workers.
     pub workers: u32,
-    /// Calls `job(arg, w)` once for every `w` below `workers`, at the same time if it can, and returns when all have
-    /// returned.
-    pub run: Option<unsafe extern "C" fn(*mut c_void, unsafe extern "C" fn(*mut c_void, u32), *mut c_void)>,
+    /// Runs them.
+    pub run: RunCall,
 }
 
 // SAFETY: `run` is only ever called from the thread that called into the library; the caller of drupe_use_team promised

@@ -20,7 +20,12 @@ static int say(void *user, const char *text, size_t len) {
     return 0;
 }
 
-static int cancel(void *user) { (void)user; return draw(40) == 0; }
+static int cancel(void *user, uint64_t done, uint64_t total) {
+    (void)user;
+    return done > total || draw(40) == 0;
+}
+
+static uint64_t tick(void *user) { (void)user; return draw(1000); }
 
 static void one_after_another(void *user, void (*job)(void *, uint32_t), void *arg) {
     uint32_t w, n = *(uint32_t *)user;
@@ -29,24 +34,29 @@ static void one_after_another(void *user, void (*job)(void *, uint32_t), void *a
 
 #define CANARY 64
 
+static unsigned char small[1u << 20];
+
 /* Every size from 0 to needed - 1 (sampled; all of the last 4 KiB) gives MEMORY and touches nothing outside. */
 static void short_arenas(const void *model, size_t len) {
     drupe_options options;
     drupe_plan_info plan;
+    drupe_bytes part;
     unsigned char *memory;
     size_t given, i, tried = 0;
     drupe_options_init(&options, sizeof options);
     options.ctx = 16;
     options.batch = 2;
+    part.data = model;
+    part.len = len;
     plan.struct_size = sizeof plan;
-    if (drupe_plan(model, len, &options, &plan) != DRUPE_OK) exit(1);
+    if (drupe_plan(&part, 1, &options, &plan) != DRUPE_OK) exit(1);
     memory = (unsigned char *)malloc((size_t)plan.memory + 2 * CANARY + 64);
     for (given = 0; given < plan.memory; given += given + 4096 < plan.memory ? 1 + plan.memory / 300 : 1) {
         unsigned char *start = memory + CANARY + (64 - ((uintptr_t)memory + CANARY) % 64) % 64;
         drupe *d = NULL;
         memset(start - CANARY, 0x5A, CANARY);
         memset(start + given, 0x5A, CANARY);
-        if (drupe_init(start, given, model, len, &options, &d) != DRUPE_E_MEMORY || d != NULL) {
+        if (drupe_init(start, given, &part, 1, &options, &d) != DRUPE_E_MEMORY || d != NULL) {
             fprintf(stderr, "%lu of %lu bytes were not refused\n", (unsigned long)given, (unsigned long)plan.memory);
             exit(1);
         }
@@ -60,6 +70,42 @@ static void short_arenas(const void *model, size_t len) {
     }
     free(memory);
     printf("ok: %lu short arenas refused\n", (unsigned long)tried);
+}
+
+/* A plan, or a handle in memory of some size, of a model that may be cut short, with options that may be wrong. */
+static int plan_or_init(const unsigned char *model, size_t len) {
+    drupe_options options;
+    drupe_plan_info plan;
+    drupe_bytes part[2];
+    char message[40];
+    uint32_t ctx;
+    drupe *d = NULL;
+    int code = drupe_options_init(&options, draw(9) ? sizeof options : draw(100));
+    if (code != DRUPE_OK) return code;
+    options.ctx = draw(4) ? 1 + draw(64) : draw(0xffffffffu);
+    options.batch = draw(4) ? 1 + draw(8) : draw(0xffffffffu);
+    options.kv = draw(4);
+    options.sinks = draw(5);
+    options.workers = draw(3);
+    options.flags = draw(3);
+    options.max_text = draw(4) ? draw(100) : draw(0xffffffffu);
+    options.message = draw(2) ? message : NULL;
+    options.message_size = draw(sizeof message);
+    part[0].data = part[1].data = draw(9) ? model : NULL;
+    part[0].len = part[1].len = draw(4) ? len : draw((uint32_t)len);
+    plan.struct_size = draw(9) ? sizeof plan : draw(100);
+    switch (draw(3)) {
+    case 0: return drupe_plan(part, draw(9) ? 1 : draw(3), draw(9) ? &options : NULL, &plan);
+    case 1: return drupe_largest_ctx(part, 1, &options, draw(1u << 24), draw(9) ? &ctx : NULL);
+    default:
+        code = drupe_init(small, draw(sizeof small), part, 1, &options, &d);
+        if (code == DRUPE_OK) {
+            ctx = draw(500);
+            code = drupe_feed(d, &ctx, 1);
+            drupe_close(d);
+        }
+        return code;
+    }
 }
 
 int main(int argc, char **argv) {
@@ -95,9 +141,9 @@ int main(int argc, char **argv) {
         drupe_message messages[2];
         for (k = 0; k < 24; k++) ids[k] = draw(40) == 0 ? draw(0xffffffffu) : draw(500);
         for (k = 0; k < sizeof text; k++) text[k] = (char)draw(256);
-        switch (draw(18)) {
+        switch (draw(20)) {
         case 0: code = drupe_feed(h, ids, draw(24)); break;
-        case 1: code = drupe_feed_slice(h, ids, draw(24), &n); break;
+        case 1: code = drupe_feed_slice(h, ids, draw(24), draw(10), &n); break;
         case 2: code = drupe_feed(h, NULL, draw(2)); break;
         case 3: code = drupe_sample(h, &token); break;
         case 4: code = drupe_generate(h, draw(4), say, &left, &wide); break;
@@ -129,12 +175,14 @@ int main(int argc, char **argv) {
             sampling.repeat_penalty = 1.0f + (float)draw(3);
             code = drupe_set_sampling(h, draw(10) ? &sampling : NULL);
             break;
-        case 15: code = drupe_on_cancel(h, draw(3) ? NULL : cancel, NULL); break;
+        case 15: code = drupe_on_progress(h, draw(3) ? NULL : cancel, NULL); break;
         case 16:
             workers = team.workers = 1 + draw(6);
             code = drupe_use_team(h, draw(3) ? &team : NULL);
             if (workers > 4) workers = 4;
             break;
+        case 17: code = drupe_use_clock(h, draw(2) ? NULL : tick, NULL); break;
+        case 18: code = plan_or_init(model, len); break;
         default:
             stats.struct_size = draw(5) ? sizeof stats : draw(100);
             code = drupe_get_stats(h, &stats);
@@ -152,7 +200,7 @@ int main(int argc, char **argv) {
     printf("ok: %lu calls:", calls);
     for (i = 0; i < 17; i++) if (counts[i]) printf(" %ld:%lu", -(long)i, counts[i]);
     printf("\n");
-    check(d[1], "cancel", drupe_on_cancel(d[1], NULL, NULL));
+    check(d[1], "cancel", drupe_on_progress(d[1], NULL, NULL));
     drupe_close(d[0]);
     if (drupe_feed(d[0], &workers, 1) != DRUPE_E_INVALID) return 1;
     free(saved);
