@@ -108,11 +108,21 @@ pub(super) trait Simd: Sized {
     /// The f16 in the low half of each lane.
     unsafe fn low_half(x: Self::I) -> Self::F;
 
-    /// `init + Σ w·a` over `N` dwords of bytes: lane `r` sums `w[j]`'s bytes of lane `r` times the bytes `a[4j..]`.
-    /// `w` is unsigned and at most `MAX`; `a` is at least -127.
-    unsafe fn dot<const N: usize, const MAX: i32>(init: Self::I, w: &[Self::I; N], a: *const i8) -> Self::I;
+    /// `init[t] + Σ w·a[t]` over `N` dwords of bytes, for `T` tokens whose bytes are `stride` apart: lane `r` sums `w[j]`'s
+    /// bytes of lane `r` times the bytes `a[4j..]`. `w` is unsigned and at most `MAX`; `a` is at least -127.
+    unsafe fn dot<const T: usize, const N: usize, const MAX: i32>(
+        init: [Self::I; T],
+        w: &[Self::I; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [Self::I; T];
     /// The same for signed weights, which come with [`Simd::SIGNED_OFFSET`] added.
-    unsafe fn dot_signed<const N: usize>(init: Self::I, w: &[Self::I; N], a: *const i8) -> Self::I;
+    unsafe fn dot_signed<const T: usize, const N: usize>(
+        init: [Self::I; T],
+        w: &[Self::I; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [Self::I; T];
 
     /// i32 to f32, to nearest.
     unsafe fn to_f(x: Self::I) -> Self::F;
