@@ -14,7 +14,7 @@
 //!                     acc[t] += scale · (scale of panel[g][t]) · dot
 //!         out[t][rows] = acc[t]
 //! ```
-//! Weights are read once per 128 tokens and unpacked straight into registers; nothing is summed across lanes. Every
+//! Which rows share a group of lanes depends on the number of tokens: see [`blocks`]. Weights are read once per 128 tokens and unpacked straight into registers; nothing is summed across lanes. Every
 //! row and token is summed in the order of its columns, so a result does not depend on the other rows, on the number
 //! of tokens or on the instruction set.
 
@@ -28,6 +28,9 @@ use core::marker::PhantomData;
 
 /// Tokens that one unpacking serves.
 const TILE: usize = 128;
+
+/// Up to so many tokens, reading the weights takes longer than multiplying them.
+const FEW: usize = 8;
 
 /// Where unpacked groups go: all tokens of a tile.
 pub(super) struct Sink<S: Simd> {
@@ -248,8 +251,9 @@ impl<S: Simd, const MAX: i32> Group<S> for Offset16<S, MAX> {
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
             let mut dot = [[S::splat(0); T]; 2];
-            for (t, i) in (0..T).flat_map(|t| [(t, 0), (t, 1)]) {
-                dot[i][t] = side::<S>(from.add(t * entry(2)), i);
+            for t in 0..T {
+                dot[0][t] = side::<S>(from.add(t * entry(2)), 0);
+                dot[1][t] = side::<S>(from.add(t * entry(2)), 1);
             }
             let first = S::dot::<T, 4, MAX>(dot[0], &self.w[0], from.cast(), entry(2));
             let second = S::dot::<T, 4, MAX>(dot[1], &self.w[1], from.add(16).cast(), entry(2));
@@ -348,7 +352,10 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
     let rows = out.rows().len();
     let blocks = acts.cols / (32 * W::GROUPS);
     let row_bytes = blocks * W::BYTES;
-    // The next rows, all of whose first blocks are wanted at once, and then some.
+    // With few tokens the memory sets the pace. Then each lane walks a range of rows of its own: so many streams, each in
+    // order, are what the prefetchers like best, and page walks overlap. With many tokens the lanes' rows lie side by
+    // side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
+    let far = if acts.tokens <= FEW { rows / S::LANES } else { 0 };
     let distance = S::LANES * row_bytes + (S::LANES * row_bytes).min(16 << 10);
     let mut first = 0;
     while first < acts.tokens {
@@ -357,7 +364,7 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
         // SAFETY: `scratch` has room for the heads, the accumulators and the panel after them.
         let acc: *mut f32 = unsafe { heads.add(HEADS * S::LANES * 8).cast() };
         let panel: *mut u8 = unsafe { acc.add(tokens * S::LANES).cast() };
-        let step = W::BYTES * S::LANES / W::GROUPS;
+        let step = if far > 0 { 0 } else { W::BYTES * S::LANES / W::GROUPS };
         let mut sink = Sink::<S> { tokens, panel, acc, ahead: w.as_ptr(), step, lanes: PhantomData };
         unsafe {
             match W::SIDE {
@@ -367,10 +374,16 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
         }
         let mut r = 0;
         while r < rows {
-            // The last group reaches back to rows that were done already; with less than a group of rows, all lanes
-            // work on one row.
-            let (from, stride, count) =
-                if rows < S::LANES { (r, 0, 1) } else { (r.min(rows - S::LANES), row_bytes, S::LANES) };
+            // The first row, how far the lanes' rows are apart, and how many rows this is. The last group reaches back to
+            // rows that were done already; with less than a group of rows, all lanes work on one row.
+            let (from, apart, count) = if rows < S::LANES {
+                (r, 0, 1)
+            } else if r / S::LANES < far {
+                (r / S::LANES, far, S::LANES)
+            } else {
+                (r.min(rows - S::LANES), 1, S::LANES)
+            };
+            let stride = apart * row_bytes;
             unsafe {
                 for t in 0..tokens {
                     S::store_f(acc.add(t * S::LANES), S::splat_f(0.0));
@@ -391,7 +404,11 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
                 for t in 0..tokens {
                     let to = out.row_ptr(first + t).add(from);
                     let sum = S::load_f(acc.add(t * S::LANES));
-                    if count == 1 { S::store_part(to, 1, sum) } else { S::store_f(to, sum) }
+                    match apart {
+                        0 => S::store_part(to, 1, sum),
+                        1 => S::store_f(to, sum),
+                        _ => S::store_apart(to, apart, sum),
+                    }
                 }
             }
             r += count;

@@ -136,6 +136,18 @@ pub(super) trait Simd: Sized {
     /// The first `n < LANES` elements, zeros after them.
     unsafe fn load_part(at: *const f32, n: usize) -> Self::F;
     unsafe fn store_part(at: *mut f32, n: usize, x: Self::F);
+    /// Lane `i` to element `i · apart`.
+    #[inline(always)]
+    unsafe fn store_apart(at: *mut f32, apart: usize, x: Self::F) {
+        let mut all = [0.0; 16];
+        // SAFETY: 16 lanes at most; the places are the caller's to give.
+        unsafe {
+            Self::store_f(all.as_mut_ptr(), x);
+            for (i, x) in all.into_iter().enumerate().take(Self::LANES) {
+                at.add(i * apart).write(x);
+            }
+        }
+    }
     /// One f16, in every lane.
     unsafe fn splat_f16(at: *const u8) -> Self::F;
     /// `LANES` f16.
