@@ -74,7 +74,8 @@ pub struct Engine<'s> {
     pub team: &'s dyn Team,
     /// The weights.
     pub weights: &'s mut dyn Weights,
-    /// Asked before every matrix of every layer; true makes [`Session::feed`] return [`FeedError::Cancelled`].
+    /// Asked all along a pass, after 2 to 16 MiB of weights at most; true makes [`Session::feed`] return
+    /// [`FeedError::Cancelled`].
     pub cancelled: &'s dyn Fn() -> bool,
 }
 

@@ -280,6 +280,9 @@ pub struct RunArgs {
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Keep what is computed for the prompt in FILE; a prompt that begins the same need not be computed again
+    #[arg(long, value_name = "FILE")]
+    pub session: Option<PathBuf>,
     #[command(flatten)]
     pub sample: SampleArgs,
     #[command(flatten)]
@@ -291,7 +294,8 @@ pub struct RunArgs {
 
 /// `drupe chat`
 #[derive(Args)]
-#[command(after_help = "Example:\n  drupe chat model.gguf --system \"You are a ship's cook.\"")]
+#[command(after_help = "Examples:\n  drupe chat model.gguf --system \"You are a ship's cook.\"\n  \
+                        drupe chat model.gguf --session talk.session")]
 pub struct ChatArgs {
     /// The model: a GGUF file or a shape
     pub model: Option<String>,
@@ -307,6 +311,9 @@ pub struct ChatArgs {
     /// End an answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Keep the conversation in FILE when it ends, and go on with the one that is there
+    #[arg(long, value_name = "FILE")]
+    pub session: Option<PathBuf>,
     #[command(flatten)]
     pub sample: SampleArgs,
     #[command(flatten)]

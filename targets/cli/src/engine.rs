@@ -209,6 +209,7 @@ impl Loaded {
         let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
         let (weights, streamed) = weights(args.memory, &opened, &model)?;
         let took = opened.took + start.elapsed();
+        term::heed_ctrl_c();
         Ok(Loaded { opened, plan, kernels: setup.kernels, session, team, weights, streamed, took })
     }
 

@@ -12,6 +12,7 @@ mod engine;
 mod fail;
 mod generate;
 mod inspect;
+mod keep;
 mod logits;
 mod measure;
 mod perplexity;

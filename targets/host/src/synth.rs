@@ -134,6 +134,10 @@ fn keys(header: &mut Header, spec: &Spec) {
             header.u32(&key("rope.scaling.original_context_length"), s.rope_original_ctx);
         }
     }
+    if let Some([ext_factor, beta_fast, beta_slow, attn_factor]) = s.yarn {
+        header.f32(&key("rope.scaling.yarn_ext_factor"), ext_factor).f32(&key("rope.scaling.attn_factor"), attn_factor);
+        header.f32(&key("rope.scaling.yarn_beta_fast"), beta_fast).f32(&key("rope.scaling.yarn_beta_slow"), beta_slow);
+    }
     if let Factors::LongShort { original_ctx, attn_factor } = s.factors {
         header.u32(&key("rope.scaling.original_context_length"), original_ctx);
         header.f32(&key("rope.scaling.attn_factor"), attn_factor);
