@@ -119,9 +119,8 @@ fn rope(reader: &Reader<'_, '_>, kind: RopeKind, key_dim: u32, train_ctx: u32) -
     // With it YaRN's own magnitude replaces this factor; without, the stretch is linear and the factor all there is.
     let own = "rope.scaling.yarn_attn_factor";
     let own_factor = positive(own)?.unwrap_or(1.0);
-    let unsupported = |key, supported| {
-        Err(RecipeError::Unsupported { key: reader.key(key), found: Label::from("set"), supported })
-    };
+    let unsupported =
+        |key, supported| Err(RecipeError::Unsupported { key: reader.key(key), found: Label::from("set"), supported });
     let linear = name == "yarn" && ext_factor == Some(0.0);
     if own_factor != 1.0 && !linear {
         return unsupported(own, "1, or no such key, unless rope.scaling.yarn_ext_factor is 0");

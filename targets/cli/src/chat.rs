@@ -105,8 +105,7 @@ impl Chat<'_> {
         let mut show = |piece: &str| term::bytes(piece.as_bytes());
         let (stops, most) = (&self.args.stop, self.args.tokens);
         let (loaded, sampler) = (&mut self.loaded, &mut self.sampler);
-        let (content, fed, figures) =
-            generate::answer(loaded, &mut self.text, sampler, &read, stops, most, &mut show)?;
+        let (content, fed, figures) = generate::answer(loaded, &mut self.text, sampler, &read, stops, most, &mut show)?;
         term::go_on();
         self.held.extend(&fed);
         // What a stop text cut off is no part of the conversation: then the words decide.

@@ -287,7 +287,7 @@ fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Box<dyn 
 const PROGRAM: u64 = 8 << 20;
 
 /// Zeroed memory aligned to 64 bytes, kept for good; pages that are never touched cost nothing.
-fn memory(bytes: u64) -> Done<&'static mut [u8]> {
+pub fn memory(bytes: u64) -> Done<&'static mut [u8]> {
     let too_much = || failed(format!("no memory for the plan's {}: try a smaller --ctx", size::show(bytes)));
     let len = usize::try_from(bytes).ok().and_then(|b| b.checked_add(Arena::ALIGN)).ok_or_else(too_much)?;
     // Asked of the allocator as zeroed pages, not as zeros written.

@@ -83,8 +83,7 @@ impl Held {
         let Some(path) = &self.file else { return Ok(()) };
         let c = loaded.plan.config;
         let kv = format!("{:?}", c.kv).to_lowercase();
-        let turn =
-            |t: &Turn| SavedTurn { role: t.role_name().into(), content: t.content.clone(), ids: t.ids.clone() };
+        let turn = |t: &Turn| SavedTurn { role: t.role_name().into(), content: t.content.clone(), ids: t.ids.clone() };
         let head = Head {
             model: loaded.opened.name.clone(),
             setup: format!("--ctx {} --kv {} --sinks {} --batch {}", c.ctx, kv, c.sinks, c.batch),

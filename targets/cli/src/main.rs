@@ -17,6 +17,7 @@ mod logits;
 mod measure;
 mod perplexity;
 mod plan;
+mod plan_board;
 mod plot;
 mod quantize;
 mod run;

@@ -153,7 +153,8 @@ impl Saved {
         if checksum(json) != word(16) {
             return Err(error(SavedErrorKind::Damaged("its head's checksum does not match")));
         }
-        let head = serde_json::from_slice(json).map_err(|_| error(SavedErrorKind::Damaged("its head is unreadable")))?;
+        let head =
+            serde_json::from_slice(json).map_err(|_| error(SavedErrorKind::Damaged("its head is unreadable")))?;
         let state = end.next_multiple_of(START);
         if state > map.len() {
             return Err(cut());

@@ -176,9 +176,6 @@ impl ChatWriter {
             bos_token => &self.bos,
             eos_token => &self.eos,
             add_generation_prompt => answer,
-            // As in the library that templates are written for: there, but none.
-            tools => (),
-            documents => (),
         };
         let template = env.get_template(NAME).map_err(told)?;
         template.render_captured_to(context, &mut out).map_err(told)?;
@@ -252,8 +249,23 @@ fn environment(source: &str) -> Result<Environment<'static>, TemplateError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         date(&format, now)
     });
-    env.add_template_owned(NAME, source.to_string()).map_err(told)?;
+    env.add_template_owned(NAME, without_generation_marks(source)).map_err(told)?;
     Ok(env)
+}
+
+/// The template without `{% generation %}` and `{% endgeneration %}`, with which its library marks answers for training:
+/// comments that take the same white space along.
+fn without_generation_marks(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        let Some((inside, after)) = tag.split_once("%}") else { break };
+        let is_mark = matches!(inside.trim_matches('-').trim(), "generation" | "endgeneration");
+        out += before;
+        out += &if is_mark { format!("{{#{inside}#}}") } else { format!("{{%{inside}%}}") };
+        rest = after;
+    }
+    out + rest
 }
 
 /// `seconds` since 1970 (UTC) by the directives of C's `strftime` that templates use; others stay as they are.
@@ -447,6 +459,14 @@ mod tests {
         }
         let much = "x".repeat(SOURCE + 1);
         assert!(ChatWriter::new(Some(&much), "", "", None).write(&[], true).note.unwrap().contains("accepted"));
+    }
+
+    #[test]
+    fn marks_for_training_are_left_out() {
+        let template =
+            "{% for m in messages %} {%- generation -%} {{ m.content }} {%- endgeneration %}{% endfor %}{{ '{%' }}";
+        let written = ChatWriter::new(Some(template), "", "", None).write(&hello()[2..], false);
+        assert_eq!((written.note, written.text.as_str()), (None, "Hello.Bye{%"));
     }
 
     #[test]
