@@ -67,7 +67,10 @@ impl Chat<'_> {
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => break Ok(()),
-                "/save" => self.held.save(&mut self.loaded, &self.messages)?,
+                "/save" => match self.held.save(&mut self.loaded, &self.messages) {
+                    Err(Fail::Failed(why)) => term::say(&format!("[{why}]")),
+                    saved => saved?,
+                },
                 "/reset" => {
                     self.messages.retain(system);
                     term::say("[forgotten]");

@@ -40,10 +40,12 @@ pub fn run(args: &RunArgs, started: Instant) -> Done {
     tokens[..kept].iter().for_each(|id| sampler.accept(*id));
     let before = started.elapsed();
     let read = generate::read(&mut loaded, &mut sampler, &tokens, kept)?;
+    // The answer comes even if there is no room to keep what it took.
+    let mut saved = Ok(());
     if kept < tokens.len() {
         held.extend(&tokens[kept..]);
         held.logits_are_there();
-        held.save(&mut loaded, &[])?;
+        saved = held.save(&mut loaded, &[]);
     }
     let mut show = |piece: &str| if args.json { Ok(()) } else { term::bytes(piece.as_bytes()) };
     let (answer, _, figures) =
@@ -62,7 +64,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Done {
         term::line("")?;
     }
     term::say(&figures.summary(Some(first)));
-    if figures.reason == "interrupted" { Err(Fail::Interrupted) } else { Ok(()) }
+    if figures.reason == "interrupted" { Err(Fail::Interrupted) } else { saved }
 }
 
 /// The prompt's tokens: in the model's chat form, or as it is with `--raw`.
