@@ -106,6 +106,7 @@ impl Product {
         let w = &*self.w.bytes();
         let acts = Acts::new(ActKind::of(format), tokens, cols, self.records.bytes()).expect("filled records");
         let tiles = Tiles::new(&mut self.out, tokens, self.rows, 0, self.rows, chunk).expect("an output of that shape");
+        let tiles = tiles.tapering(threads, usize::MAX);
         let work = || {
             let mut scratch = Aligned::new(kernels.matmul_scratch(format, cols, tokens));
             while let Some(mut tile) = tiles.claim() {

@@ -212,14 +212,14 @@ impl Kernels {
         self.table.isa
     }
 
-    /// Rows that one claim of a matmul should cover: a multiple of the kernel's row tile, sized so that a claim
-    /// costs little beside its work and a slow core can take fewer.
+    /// Rows that a claim of a matmul should cover at least ([`crate::Tiles::tapering`]): a multiple of the kernel's row
+    /// tile, sized so that a claim costs little beside its work and the last ones end at about the same time.
     ///
-    /// For small batches about 128 KiB of weights, but at least sixteen claims per matrix while these still have a tile
-    /// each; for larger ones eight claims, since each of them rearranges the activations for itself.
+    /// For small batches about 32 KiB of weights; for larger ones an eighth of the matrix, since for each claim the
+    /// activations are rearranged.
     pub fn row_chunk(&self, format: Format, rows: usize, cols: usize, tokens: usize) -> usize {
         let bytes = format.row_bytes(cols).unwrap_or(1).max(1);
-        let wanted = if tokens > 8 { rows / 8 } else { ((128 << 10) / bytes).min(rows / 16) };
+        let wanted = if tokens > 8 { rows / 8 } else { ((32 << 10) / bytes).min(rows / 16) };
         wanted.div_ceil(self.table.row_tile).max(1) * self.table.row_tile
     }
 

@@ -23,6 +23,19 @@ impl Counter {
         self.0.store(end, Ordering::Relaxed);
         None
     }
+
+    /// The next numbers below `end`, as many as `share` says of those that are left (at least one).
+    fn claim_some(&self, end: usize, share: impl Fn(usize) -> usize) -> Option<Range<usize>> {
+        let mut start = self.0.load(Ordering::Relaxed);
+        while start < end {
+            let next = start + share(end - start).clamp(1, end - start);
+            match self.0.compare_exchange_weak(start, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(start..next),
+                Err(now) => start = now,
+            }
+        }
+        None
+    }
 }
 
 /// A `&mut [T]` cut into chunks that workers claim one at a time.
@@ -66,6 +79,9 @@ pub struct Tiles<'a> {
     rows: usize,
     row_chunk: usize,
     token_chunk: usize,
+    /// See [`Tiles::tapering`].
+    shares: usize,
+    most: usize,
     next: Counter,
     life: PhantomData<&'a mut [f32]>,
 }
@@ -107,6 +123,8 @@ impl<'a> Tiles<'a> {
             rows: if empty { 0 } else { rows },
             row_chunk: row_chunk.max(1),
             token_chunk: tokens.max(1),
+            shares: usize::MAX,
+            most: 1,
             next: Counter(AtomicUsize::new(0)),
             life: PhantomData,
         })
@@ -117,14 +135,25 @@ impl<'a> Tiles<'a> {
         Tiles { token_chunk: tokens.max(1), ..self }
     }
 
+    /// Tiles that begin large and end small, for `workers`: each is a third of a worker's share of what is left, of
+    /// whole row chunks, at least one, and at most `most` rows. Long runs of rows keep the memory's prefetchers busy;
+    /// a slow worker holds up the others by a chunk at the end. With one worker there is nothing to share. Not
+    /// together with [`Tiles::by_tokens`].
+    pub fn tapering(self, workers: usize, most: usize) -> Self {
+        let shares = if workers > 1 { 3 * workers } else { 1 };
+        Tiles { shares, most: (most / self.row_chunk).max(1), ..self }
+    }
+
     /// The next unclaimed tile.
     pub fn claim(&self) -> Option<OutTile<'a>> {
         let (wide, high) = (self.rows.div_ceil(self.row_chunk), self.tokens.div_ceil(self.token_chunk));
-        let i = self.next.claim(wide * high)?;
-        let (r, t) = (i % wide * self.row_chunk, i / wide * self.token_chunk);
-        let rows = r..(r + self.row_chunk).min(self.rows);
+        let of_row = if high == 1 { (self.shares, self.most) } else { (usize::MAX, 1) };
+        let claimed = self.next.claim_some(wide * high, |left| (left / of_row.0).min(of_row.1))?;
+        let (r, t) = (claimed.start % wide * self.row_chunk, claimed.start / wide * self.token_chunk);
+        let rows = r..(r + claimed.len() * self.row_chunk).min(self.rows);
         let tokens = t..(t + self.token_chunk).min(self.tokens);
-        // SAFETY: t < tokens and r < rows, so the element lies inside `out`; wide * high <= out.len() cannot overflow.
+        // SAFETY: t < tokens and r < rows, so the element lies inside `out`; claims of several chunks stay in the one row of tiles
+        // that there is then; wide * high <= out.len() cannot overflow.
         let ptr = unsafe { self.ptr.add(t * self.stride + r) };
         Some(OutTile { ptr, stride: self.stride, tokens, rows, life: PhantomData })
     }

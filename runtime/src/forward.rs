@@ -391,6 +391,8 @@ impl Pass<'_, '_> {
         let most = (stretch(self.crew.n) / row_bytes.max(1)).next_multiple_of(64).clamp(64, width.max(64));
         let chunk = kernels.row_chunk(format, width.min(most), acts.cols, self.crew.n);
         let own = kernels.matmul_scratch(format, acts.cols, self.crew.n);
+        // With a gate a worker's scratch holds its tile too.
+        let most = if gate.is_some() { each.saturating_sub(own) / 4 / self.crew.n.max(1) } else { usize::MAX };
         let mut row = 0;
         while row < tensor.rows {
             if (self.cancelled)() {
@@ -401,6 +403,7 @@ impl Pass<'_, '_> {
             let (Some(tiles), true) = (Tiles::new(out, self.crew.n, width, row as usize, got, chunk), got > 0) else {
                 return Err(FeedError::Internal("a source of weights handed out no whole row"));
             };
+            let tiles = tiles.tapering(self.crew.team.workers(), most);
             let slots = Chunks::new(scratch, each);
             self.crew.team.run(&|_| {
                 let Some((_, scratch)) = slots.claim() else { return };

@@ -14,7 +14,7 @@
 //!                     acc[t] += scale · (scale of panel[g][t]) · dot
 //!         out[t][rows] = acc[t]
 //! ```
-//! Weights are read once per 128 tokens and unpacked straight into registers; nothing is summed across lanes. Every
+//! Which rows share a group of lanes depends on the number of tokens: see [`blocks`]. Weights are read once per 128 tokens and unpacked straight into registers; nothing is summed across lanes. Every
 //! row and token is summed in the order of its columns, so a result does not depend on the other rows, on the number
 //! of tokens or on the instruction set.
 
@@ -28,6 +28,9 @@ use core::marker::PhantomData;
 
 /// Tokens that one unpacking serves.
 const TILE: usize = 128;
+
+/// Up to so many tokens, reading the weights takes longer than multiplying them.
+const FEW: usize = 8;
 
 /// Where unpacked groups go: all tokens of a tile.
 pub(super) struct Sink<S: Simd> {
@@ -47,23 +50,16 @@ const fn entry(sides: usize) -> usize {
     36 + 4 * sides
 }
 
-/// For each token: binds its bytes, its scale in every lane, its entry (of `$sides`) of the side, and its accumulator,
-/// which becomes the last expression. A macro, not a function of a closure, for the reason given at [`map`].
-macro_rules! each {
-    ($sink:ident, $g:ident, $sides:literal, |$a:ident, $by:ident, $side:ident, $acc:ident| $to:expr) => {{
-        // SAFETY: inside the panel and the accumulators, which `blocks` has sized.
-        unsafe {
-            let mut from = $sink.panel.add($g * $sink.tokens * entry($sides));
-            let mut at = $sink.acc;
-            for _ in 0..$sink.tokens {
-                let ($a, $by) = (from.cast::<i8>(), S::splat_f(*from.add(32).cast::<f32>()));
-                let ($side, $acc) = (from.add(36).cast::<u32>(), S::load_f(at));
-                S::store_f(at, $to);
-                from = from.wrapping_add(entry($sides));
-                at = at.wrapping_add(S::LANES);
-            }
-        }
-    }};
+/// What a group of 32 columns does to the tokens of a tile, several at a time.
+trait Group<S: Simd> {
+    /// Values of the side in an entry of the panel.
+    const SIDES: usize;
+
+    /// Adds this group to the accumulators of `T` tokens, whose entries and accumulators follow one another.
+    ///
+    /// # Safety
+    /// `T` entries of this group must be at `from`, `T` accumulators at `acc`; the conditions of [`super::simd`].
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32);
 }
 
 /// See [`super::weights`] for the meaning of the arguments.
@@ -83,69 +79,217 @@ impl<S: Simd> Sink<S> {
         self.ahead = self.ahead.wrapping_add(self.step);
     }
 
+    /// All tokens: by fours (by twos where there are 16 registers only), so that the sums of one token do not wait for
+    /// each other, then one by one.
+    #[inline(always)]
+    unsafe fn each<G: Group<S>>(&mut self, g: usize, group: &G) {
+        self.ask();
+        // SAFETY: inside the panel and the accumulators, which `blocks` has sized.
+        unsafe {
+            let mut from = self.panel.add(g * self.tokens * entry(G::SIDES));
+            let mut acc = self.acc;
+            let mut left = self.tokens;
+            let together = if S::LANES == 16 { 4 } else { 2 };
+            while left >= together {
+                if S::LANES == 16 {
+                    group.add::<4>(from, acc)
+                } else {
+                    group.add::<2>(from, acc)
+                }
+                from = from.wrapping_add(together * entry(G::SIDES));
+                acc = acc.wrapping_add(together * S::LANES);
+                left -= together;
+            }
+            while left > 0 {
+                group.add::<1>(from, acc);
+                from = from.wrapping_add(entry(G::SIDES));
+                acc = acc.wrapping_add(S::LANES);
+                left -= 1;
+            }
+        }
+    }
+
     /// One scale, an offset in the side.
     #[inline(always)]
     pub unsafe fn group<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
-        self.ask();
-        each!(self, g, 1, |a, by, side, acc| {
-            let dot = S::dot::<8, MAX>(S::splat(*side.cast()), w, a);
-            S::fma(S::to_f(dot), S::mulf(scale, by), acc)
-        })
+        unsafe { self.each(g, &Offset::<S, MAX> { w, scale }) }
     }
 
     /// The same for signed weights.
     #[inline(always)]
     pub unsafe fn group_signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
-        self.ask();
-        each!(self, g, 1, |a, by, side, acc| {
-            let dot = S::dot_signed::<8>(S::splat(*side.cast()), w, a);
-            S::fma(S::to_f(dot), S::mulf(scale, by), acc)
-        })
+        unsafe { self.each(g, &Signed::<S> { w, scale }) }
     }
 
     /// One scale and minimum.
     #[inline(always)]
     pub unsafe fn group_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F) {
-        self.ask();
-        each!(self, g, 1, |a, by, side, acc| {
-            let dot = S::dot::<8, MAX>(S::splat(0), w, a);
-            let acc = S::fma(S::to_f(dot), S::mulf(scale, by), acc);
-            S::fma(min, S::splat_f(*side.cast()), acc)
-        })
+        unsafe { self.each(g, &Min::<S, MAX> { w, scale, min }) }
     }
 
     /// Two scales, offsets in the side.
     #[inline(always)]
     pub unsafe fn group16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2]) {
-        self.ask();
-        let (low, high) = halves(w);
-        each!(self, g, 2, |a, by, side, acc| {
-            let first = S::dot::<4, MAX>(S::splat(*side.cast()), &low, a);
-            let second = S::dot::<4, MAX>(S::splat(*side.add(1).cast()), &high, a.add(16));
-            let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
-            S::fma(sum, by, acc)
-        })
+        unsafe { self.each(g, &Offset16::<S, MAX> { w: halves(w), scale }) }
     }
 
     /// Two scales and minima.
     #[inline(always)]
     pub unsafe fn group16_min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::F; 2], min: [S::F; 2]) {
-        self.ask();
-        let (low, high) = halves(w);
-        each!(self, g, 2, |a, by, side, acc| {
-            let first = S::dot::<4, MAX>(S::splat(0), &low, a);
-            let second = S::dot::<4, MAX>(S::splat(0), &high, a.add(16));
-            let sum = S::fma(S::to_f(second), scale[1], S::mulf(S::to_f(first), scale[0]));
-            let acc = S::fma(sum, by, acc);
-            let acc = S::fma(min[0], S::splat_f(*side.cast()), acc);
-            S::fma(min[1], S::splat_f(*side.add(1).cast()), acc)
-        })
+        unsafe { self.each(g, &Min16::<S, MAX> { w: halves(w), scale, min }) }
     }
 }
 
 #[inline(always)]
-fn halves<T: Copy>(w: &[T; 8]) -> ([T; 4], [T; 4]) {
-    ([w[0], w[1], w[2], w[3]], [w[4], w[5], w[6], w[7]])
+fn halves<T: Copy>(w: &[T; 8]) -> [[T; 4]; 2] {
+    [[w[0], w[1], w[2], w[3]], [w[4], w[5], w[6], w[7]]]
+}
+
+/// The scale of the activations in an entry, in every lane.
+#[inline(always)]
+unsafe fn by<S: Simd>(entry: *const u8) -> S::F {
+    // SAFETY: as for [`Group::add`].
+    unsafe { S::splat_f(*entry.add(32).cast::<f32>()) }
+}
+
+/// The `i`-th value of the side in an entry, as an integer, in every lane.
+#[inline(always)]
+unsafe fn side<S: Simd>(entry: *const u8, i: usize) -> S::I {
+    // SAFETY: as for [`Group::add`].
+    unsafe { S::splat(*entry.add(36 + 4 * i).cast::<i32>()) }
+}
+
+/// The same as a float.
+#[inline(always)]
+unsafe fn side_f<S: Simd>(entry: *const u8, i: usize) -> S::F {
+    // SAFETY: as for [`Group::add`].
+    unsafe { S::splat_f(*entry.add(36 + 4 * i).cast::<f32>()) }
+}
+
+struct Offset<'w, S: Simd, const MAX: i32> {
+    w: &'w [S::I; 8],
+    scale: S::F,
+}
+
+// SAFETY (of the blocks in this and the next four): the conditions of [`Group::add`].
+impl<S: Simd, const MAX: i32> Group<S> for Offset<'_, S, MAX> {
+    const SIDES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let mut dot = [S::splat(0); T];
+            for (t, dot) in dot.iter_mut().enumerate() {
+                *dot = side::<S>(from.add(t * entry(1)), 0);
+            }
+            let dot = S::dot::<T, 8, MAX>(dot, self.w, from.cast(), entry(1));
+            for (t, dot) in dot.into_iter().enumerate() {
+                let at = acc.add(t * S::LANES);
+                let scale = S::mulf(self.scale, by::<S>(from.add(t * entry(1))));
+                S::store_f(at, S::fma(S::to_f(dot), scale, S::load_f(at)));
+            }
+        }
+    }
+}
+
+struct Signed<'w, S: Simd> {
+    w: &'w [S::I; 8],
+    scale: S::F,
+}
+
+impl<S: Simd> Group<S> for Signed<'_, S> {
+    const SIDES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let mut dot = [S::splat(0); T];
+            for (t, dot) in dot.iter_mut().enumerate() {
+                *dot = side::<S>(from.add(t * entry(1)), 0);
+            }
+            let dot = S::dot_signed::<T, 8>(dot, self.w, from.cast(), entry(1));
+            for (t, dot) in dot.into_iter().enumerate() {
+                let at = acc.add(t * S::LANES);
+                let scale = S::mulf(self.scale, by::<S>(from.add(t * entry(1))));
+                S::store_f(at, S::fma(S::to_f(dot), scale, S::load_f(at)));
+            }
+        }
+    }
+}
+
+struct Min<'w, S: Simd, const MAX: i32> {
+    w: &'w [S::I; 8],
+    scale: S::F,
+    min: S::F,
+}
+
+impl<S: Simd, const MAX: i32> Group<S> for Min<'_, S, MAX> {
+    const SIDES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let dot = S::dot::<T, 8, MAX>([S::splat(0); T], self.w, from.cast(), entry(1));
+            for (t, dot) in dot.into_iter().enumerate() {
+                let (token, at) = (from.add(t * entry(1)), acc.add(t * S::LANES));
+                let sum = S::fma(S::to_f(dot), S::mulf(self.scale, by::<S>(token)), S::load_f(at));
+                S::store_f(at, S::fma(self.min, side_f::<S>(token, 0), sum));
+            }
+        }
+    }
+}
+
+struct Offset16<S: Simd, const MAX: i32> {
+    w: [[S::I; 4]; 2],
+    scale: [S::F; 2],
+}
+
+impl<S: Simd, const MAX: i32> Group<S> for Offset16<S, MAX> {
+    const SIDES: usize = 2;
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let mut dot = [[S::splat(0); T]; 2];
+            for t in 0..T {
+                dot[0][t] = side::<S>(from.add(t * entry(2)), 0);
+                dot[1][t] = side::<S>(from.add(t * entry(2)), 1);
+            }
+            let first = S::dot::<T, 4, MAX>(dot[0], &self.w[0], from.cast(), entry(2));
+            let second = S::dot::<T, 4, MAX>(dot[1], &self.w[1], from.add(16).cast(), entry(2));
+            for (t, (first, second)) in first.into_iter().zip(second).enumerate() {
+                let at = acc.add(t * S::LANES);
+                let sum = S::fma(S::to_f(second), self.scale[1], S::mulf(S::to_f(first), self.scale[0]));
+                S::store_f(at, S::fma(sum, by::<S>(from.add(t * entry(2))), S::load_f(at)));
+            }
+        }
+    }
+}
+
+struct Min16<S: Simd, const MAX: i32> {
+    w: [[S::I; 4]; 2],
+    scale: [S::F; 2],
+    min: [S::F; 2],
+}
+
+impl<S: Simd, const MAX: i32> Group<S> for Min16<S, MAX> {
+    const SIDES: usize = 2;
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let zero = [S::splat(0); T];
+            let first = S::dot::<T, 4, MAX>(zero, &self.w[0], from.cast(), entry(2));
+            let second = S::dot::<T, 4, MAX>(zero, &self.w[1], from.add(16).cast(), entry(2));
+            for (t, (first, second)) in first.into_iter().zip(second).enumerate() {
+                let (token, at) = (from.add(t * entry(2)), acc.add(t * S::LANES));
+                let sum = S::fma(S::to_f(second), self.scale[1], S::mulf(S::to_f(first), self.scale[0]));
+                let sum = S::fma(sum, by::<S>(token), S::load_f(at));
+                let sum = S::fma(self.min[0], side_f::<S>(token, 0), sum);
+                S::store_f(at, S::fma(self.min[1], side_f::<S>(token, 1), sum));
+            }
+        }
+    }
 }
 
 /// Scales copied ahead: four columns of at most 8 bytes per lane.
@@ -208,7 +352,10 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
     let rows = out.rows().len();
     let blocks = acts.cols / (32 * W::GROUPS);
     let row_bytes = blocks * W::BYTES;
-    // The next rows, all of whose first blocks are wanted at once, and then some.
+    // With few tokens the memory sets the pace. Then each lane walks a range of rows of its own: so many streams, each in
+    // order, are what the prefetchers like best, and page walks overlap. With many tokens the lanes' rows lie side by
+    // side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
+    let far = if acts.tokens <= FEW { rows / S::LANES } else { 0 };
     let distance = S::LANES * row_bytes + (S::LANES * row_bytes).min(16 << 10);
     let mut first = 0;
     while first < acts.tokens {
@@ -217,7 +364,7 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
         // SAFETY: `scratch` has room for the heads, the accumulators and the panel after them.
         let acc: *mut f32 = unsafe { heads.add(HEADS * S::LANES * 8).cast() };
         let panel: *mut u8 = unsafe { acc.add(tokens * S::LANES).cast() };
-        let step = W::BYTES * S::LANES / W::GROUPS;
+        let step = if far > 0 { 0 } else { W::BYTES * S::LANES / W::GROUPS };
         let mut sink = Sink::<S> { tokens, panel, acc, ahead: w.as_ptr(), step, lanes: PhantomData };
         unsafe {
             match W::SIDE {
@@ -227,10 +374,16 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
         }
         let mut r = 0;
         while r < rows {
-            // The last group reaches back to rows that were done already; with less than a group of rows, all lanes
-            // work on one row.
-            let (from, stride, count) =
-                if rows < S::LANES { (r, 0, 1) } else { (r.min(rows - S::LANES), row_bytes, S::LANES) };
+            // The first row, how far the lanes' rows are apart, and how many rows this is. The last group reaches back to
+            // rows that were done already; with less than a group of rows, all lanes work on one row.
+            let (from, apart, count) = if rows < S::LANES {
+                (r, 0, 1)
+            } else if r / S::LANES < far {
+                (r / S::LANES, far, S::LANES)
+            } else {
+                (r.min(rows - S::LANES), 1, S::LANES)
+            };
+            let stride = apart * row_bytes;
             unsafe {
                 for t in 0..tokens {
                     S::store_f(acc.add(t * S::LANES), S::splat_f(0.0));
@@ -251,7 +404,11 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
                 for t in 0..tokens {
                     let to = out.row_ptr(first + t).add(from);
                     let sum = S::load_f(acc.add(t * S::LANES));
-                    if count == 1 { S::store_part(to, 1, sum) } else { S::store_f(to, sum) }
+                    match apart {
+                        0 => S::store_part(to, 1, sum),
+                        1 => S::store_f(to, sum),
+                        _ => S::store_apart(to, apart, sum),
+                    }
                 }
             }
             r += count;

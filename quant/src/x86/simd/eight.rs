@@ -283,7 +283,12 @@ eight_lanes! {
     /// AVX2, FMA, F16C.
     Eight, 0,
     #[inline(always)]
-    unsafe fn dot<const N: usize, const MAX: i32>(init: __m256i, w: &[__m256i; N], a: *const i8) -> __m256i {
+    unsafe fn dot<const T: usize, const N: usize, const MAX: i32>(
+        init: [__m256i; T],
+        w: &[__m256i; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m256i; T] {
         // A vpmaddubsw lane is at most 2 · MAX · 127 in size; `run` of them add up within i16:
         // MAX 15: 8 · 3810 = 30480. MAX 31: 4 · 7874 = 31496. MAX 63: 2 · 16002 = 32004. MAX 3, 7: all of them.
         const { assert!(MAX <= 63 && 2 * MAX * 127 <= i16::MAX as i32) };
@@ -292,25 +297,38 @@ eight_lanes! {
             let ones = _mm256_set1_epi16(1);
             let mut sum = init;
             for first in (0..N).step_by(run) {
-                let mut part = _mm256_setzero_si256();
+                let mut part = [_mm256_setzero_si256(); T];
                 for (j, w) in w.iter().enumerate().skip(first).take(run) {
-                    part = _mm256_add_epi16(part, _mm256_maddubs_epi16(*w, four(a.add(4 * j))));
+                    for (t, part) in part.iter_mut().enumerate() {
+                        let product = _mm256_maddubs_epi16(*w, four(a.add(t * stride + 4 * j)));
+                        *part = _mm256_add_epi16(*part, product);
+                    }
                 }
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(part, ones));
+                for (sum, part) in sum.iter_mut().zip(part) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(part, ones));
+                }
             }
             sum
         }
     },
     #[inline(always)]
-    unsafe fn dot_signed<const N: usize>(init: __m256i, w: &[__m256i; N], a: *const i8) -> __m256i {
+    unsafe fn dot_signed<const T: usize, const N: usize>(
+        init: [__m256i; T],
+        w: &[__m256i; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m256i; T] {
         // |w| ≤ 128 unsigned times a with w's sign: 2 · 128 · 127 = 32512 fits i16, once.
         unsafe {
             let ones = _mm256_set1_epi16(1);
             let mut sum = init;
             for (j, w) in w.iter().enumerate() {
-                let a = _mm256_sign_epi8(four(a.add(4 * j)), *w);
-                let part = _mm256_maddubs_epi16(_mm256_abs_epi8(*w), a);
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(part, ones));
+                let size = _mm256_abs_epi8(*w);
+                for (t, sum) in sum.iter_mut().enumerate() {
+                    let a = _mm256_sign_epi8(four(a.add(t * stride + 4 * j)), *w);
+                    let part = _mm256_maddubs_epi16(size, a);
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(part, ones));
+                }
             }
             sum
         }
@@ -321,17 +339,29 @@ eight_lanes! {
     /// AVX2, FMA, F16C and the VEX-encoded `vpdpbusd`.
     EightVnni, 128,
     #[inline(always)]
-    unsafe fn dot<const N: usize, const MAX: i32>(init: __m256i, w: &[__m256i; N], a: *const i8) -> __m256i {
+    unsafe fn dot<const T: usize, const N: usize, const MAX: i32>(
+        init: [__m256i; T],
+        w: &[__m256i; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m256i; T] {
         // As for `Wide`.
         let mut sum = init;
         for (j, w) in w.iter().enumerate() {
-            unsafe { sum = _mm256_dpbusd_avx_epi32(sum, *w, four(a.add(4 * j))) }
+            for (t, sum) in sum.iter_mut().enumerate() {
+                unsafe { *sum = _mm256_dpbusd_avx_epi32(*sum, *w, four(a.add(t * stride + 4 * j))) }
+            }
         }
         sum
     },
     #[inline(always)]
-    unsafe fn dot_signed<const N: usize>(init: __m256i, w: &[__m256i; N], a: *const i8) -> __m256i {
-        unsafe { Self::dot::<N, 255>(init, w, a) }
+    unsafe fn dot_signed<const T: usize, const N: usize>(
+        init: [__m256i; T],
+        w: &[__m256i; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m256i; T] {
+        unsafe { Self::dot::<T, N, 255>(init, w, a, stride) }
     }
 }
 
@@ -341,15 +371,28 @@ eight_lanes! {
     /// test of it.
     EightVnniEvex, 128,
     #[inline(always)]
-    unsafe fn dot<const N: usize, const MAX: i32>(init: __m256i, w: &[__m256i; N], a: *const i8) -> __m256i {
+    unsafe fn dot<const T: usize, const N: usize, const MAX: i32>(
+        init: [__m256i; T],
+        w: &[__m256i; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m256i; T] {
+        // As for `Wide`.
         let mut sum = init;
         for (j, w) in w.iter().enumerate() {
-            unsafe { sum = _mm256_dpbusd_epi32(sum, *w, four(a.add(4 * j))) }
+            for (t, sum) in sum.iter_mut().enumerate() {
+                unsafe { *sum = _mm256_dpbusd_epi32(*sum, *w, four(a.add(t * stride + 4 * j))) }
+            }
         }
         sum
     },
     #[inline(always)]
-    unsafe fn dot_signed<const N: usize>(init: __m256i, w: &[__m256i; N], a: *const i8) -> __m256i {
-        unsafe { Self::dot::<N, 255>(init, w, a) }
+    unsafe fn dot_signed<const T: usize, const N: usize>(
+        init: [__m256i; T],
+        w: &[__m256i; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m256i; T] {
+        unsafe { Self::dot::<T, N, 255>(init, w, a, stride) }
     }
 }

@@ -108,11 +108,21 @@ pub(super) trait Simd: Sized {
     /// The f16 in the low half of each lane.
     unsafe fn low_half(x: Self::I) -> Self::F;
 
-    /// `init + Σ w·a` over `N` dwords of bytes: lane `r` sums `w[j]`'s bytes of lane `r` times the bytes `a[4j..]`.
-    /// `w` is unsigned and at most `MAX`; `a` is at least -127.
-    unsafe fn dot<const N: usize, const MAX: i32>(init: Self::I, w: &[Self::I; N], a: *const i8) -> Self::I;
+    /// `init[t] + Σ w·a[t]` over `N` dwords of bytes, for `T` tokens whose bytes are `stride` apart: lane `r` sums `w[j]`'s
+    /// bytes of lane `r` times the bytes `a[4j..]`. `w` is unsigned and at most `MAX`; `a` is at least -127.
+    unsafe fn dot<const T: usize, const N: usize, const MAX: i32>(
+        init: [Self::I; T],
+        w: &[Self::I; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [Self::I; T];
     /// The same for signed weights, which come with [`Simd::SIGNED_OFFSET`] added.
-    unsafe fn dot_signed<const N: usize>(init: Self::I, w: &[Self::I; N], a: *const i8) -> Self::I;
+    unsafe fn dot_signed<const T: usize, const N: usize>(
+        init: [Self::I; T],
+        w: &[Self::I; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [Self::I; T];
 
     /// i32 to f32, to nearest.
     unsafe fn to_f(x: Self::I) -> Self::F;
@@ -126,6 +136,18 @@ pub(super) trait Simd: Sized {
     /// The first `n < LANES` elements, zeros after them.
     unsafe fn load_part(at: *const f32, n: usize) -> Self::F;
     unsafe fn store_part(at: *mut f32, n: usize, x: Self::F);
+    /// Lane `i` to element `i · apart`.
+    #[inline(always)]
+    unsafe fn store_apart(at: *mut f32, apart: usize, x: Self::F) {
+        let mut all = [0.0; 16];
+        // SAFETY: 16 lanes at most; the places are the caller's to give.
+        unsafe {
+            Self::store_f(all.as_mut_ptr(), x);
+            for (i, x) in all.into_iter().enumerate().take(Self::LANES) {
+                at.add(i * apart).write(x);
+            }
+        }
+    }
     /// One f16, in every lane.
     unsafe fn splat_f16(at: *const u8) -> Self::F;
     /// `LANES` f16.

@@ -113,19 +113,32 @@ impl Simd for Wide {
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)) }
     }
     #[inline(always)]
-    unsafe fn dot<const N: usize, const MAX: i32>(init: __m512i, w: &[__m512i; N], a: *const i8) -> __m512i {
+    unsafe fn dot<const T: usize, const N: usize, const MAX: i32>(
+        init: [__m512i; T],
+        w: &[__m512i; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m512i; T] {
         // The largest |sum| is 32 · 255 · 127 + |init| < 2^21: vpdpbusd does not saturate and i32 does not wrap.
         let mut sum = init;
         for (j, w) in w.iter().enumerate() {
-            unsafe {
-                sum = _mm512_dpbusd_epi32(sum, *w, _mm512_set1_epi32(a.add(4 * j).cast::<i32>().read_unaligned()))
+            for (t, sum) in sum.iter_mut().enumerate() {
+                unsafe {
+                    let four = a.add(t * stride + 4 * j).cast::<i32>().read_unaligned();
+                    *sum = _mm512_dpbusd_epi32(*sum, *w, _mm512_set1_epi32(four));
+                }
             }
         }
         sum
     }
     #[inline(always)]
-    unsafe fn dot_signed<const N: usize>(init: __m512i, w: &[__m512i; N], a: *const i8) -> __m512i {
-        unsafe { Self::dot::<N, 255>(init, w, a) }
+    unsafe fn dot_signed<const T: usize, const N: usize>(
+        init: [__m512i; T],
+        w: &[__m512i; N],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m512i; T] {
+        unsafe { Self::dot::<T, N, 255>(init, w, a, stride) }
     }
     #[inline(always)]
     unsafe fn to_f(x: __m512i) -> __m512 {
