@@ -131,7 +131,7 @@ impl Session<'_> {
 
     /// Bytes that [`Session::save`] writes now.
     pub fn state_bytes(&self) -> u64 {
-        HEADER as u64 + self.payload_len(self.written)
+        HEADER as u64 + self.payload_len(self.written())
     }
 
     fn fingerprint(&self, weights: &mut dyn Weights) -> Result<u64, StateError> {
@@ -168,7 +168,7 @@ impl Session<'_> {
     pub fn save_to(&self, weights: &mut dyn Weights, put: &mut dyn FnMut(&[u8])) -> Result<(), StateError> {
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(MAGIC);
-        let fields = [self.fingerprint(weights)?, self.position(), self.written, self.payload_len(self.written)];
+        let fields = [self.fingerprint(weights)?, self.position(), self.written(), self.payload_len(self.written())];
         for (slot, field) in header[8..CHECKSUM.start].chunks_exact_mut(8).zip(fields) {
             slot.copy_from_slice(&field.to_le_bytes());
         }
@@ -183,7 +183,7 @@ impl Session<'_> {
 
     /// The payload, stretch by stretch.
     fn each_stretch(&self, each: &mut dyn FnMut(&[u8])) {
-        used_cache(self.model(), self.written, &mut |range| each(&self.buffers.cache[range]));
+        used_cache(self.model(), self.written(), &mut |range| each(&self.buffers.cache[range]));
         each(bytemuck::cast_slice(&self.buffers.logits[..self.model().recipe().vocab as usize]));
     }
 
