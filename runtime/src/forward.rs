@@ -62,10 +62,20 @@ pub(crate) struct Pass<'s, 'a> {
     pub model: &'s Model<'a>,
     pub crew: Crew<'s>,
     pub weights: &'s mut dyn Weights,
-    /// Asked before every matrix; true ends the pass with [`FeedError::Cancelled`].
+    /// Asked before every [`stretch`] of every matrix; true ends the pass with [`FeedError::Cancelled`].
     pub cancelled: &'s dyn Fn() -> bool,
     /// Position of the batch's first token.
     pub first: u64,
+    /// Whether a pass went through before: its weights may still be in memory.
+    pub warm: bool,
+}
+
+/// Bytes of weights that go by, at most, before the caller is asked again whether to stop: such that this is a tenth of a
+/// second. In a session's first pass they may have to come from storage of 20 MB/s; later four Cortex-A53 multiply that
+/// many with 48 tokens. Shorter stretches would cost more: each rearranges the activations and waits for all workers.
+fn stretch(warm: bool, tokens: usize) -> usize {
+    let bytes = if warm { 16 << 20 } else { 2 << 20 };
+    bytes / tokens.div_ceil(48).max(1)
 }
 
 /// A small tensor's bytes, whole; empty if the model does not have it.
@@ -115,6 +125,10 @@ impl Pass<'_, '_> {
         let recipe = &self.model.plan.recipe;
         let table = &self.model.globals.token_embedding;
         for (&id, x) in tokens.iter().zip(stream.chunks_exact_mut(recipe.width as usize)) {
+            // Each row may have to come from storage.
+            if (self.cancelled)() {
+                return Err(FeedError::Cancelled);
+            }
             let row = self.weights.rows(table, id..id + 1)?;
             oracle::dequantize(table.format(), row, x);
             if recipe.embedding_scale != 1.0 {
@@ -377,7 +391,9 @@ impl Pass<'_, '_> {
         let Some(acts) = Acts::new(ActKind::of(format), self.crew.n, tensor.cols as usize, acts) else {
             return Err(FeedError::Internal("the activation buffer does not fit its plan"));
         };
-        let chunk = kernels.row_chunk(format, width, acts.cols, self.crew.n);
+        let at_once =
+            (stretch(self.warm, self.crew.n) / row_bytes.max(1)).next_multiple_of(64).clamp(64, width.max(64));
+        let chunk = kernels.row_chunk(format, width.min(at_once), acts.cols, self.crew.n);
         let own = kernels.matmul_scratch(format, acts.cols, self.crew.n);
         // With a gate a worker's scratch holds its tile too.
         let most = if gate.is_some() { each.saturating_sub(own) / 4 / self.crew.n.max(1) } else { usize::MAX };
@@ -386,7 +402,7 @@ impl Pass<'_, '_> {
             if (self.cancelled)() {
                 return Err(FeedError::Cancelled);
             }
-            let bytes = self.weights.rows(tensor, row..tensor.rows)?;
+            let bytes = self.weights.rows(tensor, row..tensor.rows.min(row.saturating_add(at_once as u32)))?;
             let got = bytes.len() / row_bytes.max(1);
             let (Some(tiles), true) = (Tiles::new(out, self.crew.n, width, row as usize, got, chunk), got > 0) else {
                 return Err(FeedError::Internal("a source of weights handed out no whole row"));

@@ -45,6 +45,8 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Rotations below which a dimension is interpolated.
         beta_slow: f32,
+        /// How far dimensions that turn often are left alone: 1 wholly, as in the paper.
+        ext_factor: f32,
     },
 }
 

@@ -13,13 +13,14 @@ impl Rope {
         match self.scaling {
             RopeScaling::None => plain,
             RopeScaling::Linear { factor } => plain / factor as f64,
-            RopeScaling::Yarn { factor, original_ctx, beta_fast, beta_slow } => {
+            RopeScaling::Yarn { factor, original_ctx, beta_fast, beta_slow, ext_factor } => {
                 // Pairs that turn often over the original context are left alone, those that turn seldom are
                 // interpolated, those between are mixed (arXiv 2309.00071, section 3.2).
                 let low = libm::floor(self.pair_turning(beta_fast, original_ctx)).max(0.0);
                 let high = libm::ceil(self.pair_turning(beta_slow, original_ctx)).min(self.dims as f64 - 1.0);
                 let ramp = ((pair as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
-                plain / factor as f64 * ramp + plain * (1.0 - ramp)
+                let alone = (1.0 - ramp) * ext_factor as f64;
+                plain / factor as f64 * (1.0 - alone) + plain * alone
             }
         }
     }
@@ -61,8 +62,11 @@ mod tests {
     /// and ends are the paper's formula by hand: 64·ln(32768/(2π·32))/ln(1e6) = 23.6 and 64·ln(32768/2π)/ln(1e6) = 39.6.
     #[test]
     fn yarn_leaves_fast_pairs_alone_and_interpolates_slow_ones() {
-        let scaling = RopeScaling::Yarn { factor: 4.0, original_ctx: 32768, beta_fast: 32.0, beta_slow: 1.0 };
-        let (yarn, plain) = (rope(128, 1e6, scaling), rope(128, 1e6, RopeScaling::None));
+        let scaling = |ext_factor| {
+            let (factor, original_ctx, beta_fast, beta_slow) = (4.0, 32768, 32.0, 1.0);
+            RopeScaling::Yarn { factor, original_ctx, beta_fast, beta_slow, ext_factor }
+        };
+        let (yarn, plain) = (rope(128, 1e6, scaling(1.0)), rope(128, 1e6, RopeScaling::None));
         for pair in 0..64 {
             let ratio = yarn.frequency(pair, 1.0) / plain.frequency(pair, 1.0);
             let expected = match pair {
@@ -71,6 +75,9 @@ mod tests {
                 _ => 1.0 - 0.75 * (pair - 23) as f64 / 17.0,
             };
             assert!((ratio - expected).abs() < 1e-12, "pair {pair}: {ratio}, expected {expected}");
+            // Half of the way from interpolation to what full YaRN does.
+            let half = rope(128, 1e6, scaling(0.5)).frequency(pair, 1.0) / plain.frequency(pair, 1.0);
+            assert!((half - (0.25 + ratio) / 2.0).abs() < 1e-12, "pair {pair}: {half}");
         }
         assert!((yarn_magnitude(4.0) - 1.138_629_4).abs() < 1e-6);
         assert_eq!(yarn_magnitude(0.5), 1.0);

@@ -74,7 +74,8 @@ pub struct Engine<'s> {
     pub team: &'s dyn Team,
     /// The weights.
     pub weights: &'s mut dyn Weights,
-    /// Asked before every matrix of every layer; true makes [`Session::feed`] return [`FeedError::Cancelled`].
+    /// Asked all along a pass, after some MiB of weights at most; true makes [`Session::feed`] return
+    /// [`FeedError::Cancelled`].
     pub cancelled: &'s dyn Fn() -> bool,
 }
 
@@ -89,9 +90,17 @@ pub struct Session<'a> {
     pub(crate) buffers: Buffers<'a>,
     /// Rotary angles of a batch.
     angles: &'a mut [f32],
+    progress: Progress,
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Default)]
+struct Progress {
     position: u64,
     /// One past the farthest position ever written to the ring.
-    pub(crate) written: u64,
+    written: u64,
+    /// Whether a pass went through.
+    warm: bool,
 }
 
 impl<'a> Session<'a> {
@@ -113,7 +122,7 @@ impl<'a> Session<'a> {
         let logits = arena.take(s.logits as usize)?;
         let scratch = arena.take((workers * s.scratch_bytes) as usize)?;
         let buffers = Buffers { partial, logits, scratch, ..buffers };
-        Ok(Session { model: *model, buffers, angles, position: 0, written: 0 })
+        Ok(Session { model: *model, buffers, angles, progress: Progress::default() })
     }
 
     /// The model.
@@ -123,7 +132,7 @@ impl<'a> Session<'a> {
 
     /// Tokens fed so far, less those gone back over.
     pub fn position(&self) -> u64 {
-        self.position
+        self.progress.position
     }
 
     /// Feeds `tokens` after those fed before, and returns the logits `[vocab]` of the last one.
@@ -135,8 +144,7 @@ impl<'a> Session<'a> {
         let batch = self.model.plan.config.batch as usize;
         let count = tokens.len().div_ceil(batch);
         for (i, tokens) in tokens.chunks(batch).enumerate() {
-            let mut pass =
-                pass(&self.model, self.angles, &mut self.buffers, &mut self.written, self.position, engine, tokens)?;
+            let mut pass = pass(&self.model, self.angles, &mut self.buffers, &mut self.progress, engine, tokens)?;
             if i + 1 == count {
                 pass.head(tokens.len() - 1, 1, &mut self.buffers)?;
             }
@@ -156,8 +164,7 @@ impl<'a> Session<'a> {
     pub fn feed_some(&mut self, engine: &mut Engine, tokens: &[u32], most: usize) -> Result<usize, FeedError> {
         let n = tokens.len().min(self.model.plan.config.batch as usize).min(most.max(1));
         self.check(&tokens[..n])?;
-        let mut pass =
-            pass(&self.model, self.angles, &mut self.buffers, &mut self.written, self.position, engine, &tokens[..n])?;
+        let mut pass = pass(&self.model, self.angles, &mut self.buffers, &mut self.progress, engine, &tokens[..n])?;
         if n == tokens.len() {
             pass.head(n - 1, 1, &mut self.buffers)?;
         }
@@ -177,8 +184,7 @@ impl<'a> Session<'a> {
         let (batch, rows) = (self.model.plan.config.batch as usize, self.model.plan.config.logits as usize);
         let vocab = self.model.plan.recipe.vocab as usize;
         for (i, tokens) in tokens.chunks(batch).enumerate() {
-            let mut pass =
-                pass(&self.model, self.angles, &mut self.buffers, &mut self.written, self.position, engine, tokens)?;
+            let mut pass = pass(&self.model, self.angles, &mut self.buffers, &mut self.progress, engine, tokens)?;
             for t in (0..tokens.len()).step_by(rows) {
                 let count = rows.min(tokens.len() - t);
                 pass.head(t, count, &mut self.buffers)?;
@@ -205,13 +211,13 @@ impl<'a> Session<'a> {
     /// Goes back to `position`, forgetting what came after. Always possible by fewer than `batch` tokens, and to any
     /// position while the session has not outgrown its context.
     pub fn rewind(&mut self, position: u64) -> Result<(), RewindError> {
-        let fits = self.model.shapes.iter().all(|s| s.can_rewind(position, self.written));
-        if position > self.position || !(fits || position == 0) {
-            return Err(RewindError { to: position, at: self.position });
+        let fits = self.model.shapes.iter().all(|s| s.can_rewind(position, self.progress.written));
+        if position > self.progress.position || !(fits || position == 0) {
+            return Err(RewindError { to: position, at: self.progress.position });
         }
-        self.position = position;
+        self.progress.position = position;
         if position == 0 {
-            self.written = 0;
+            self.progress.written = 0;
         }
         Ok(())
     }
@@ -227,13 +233,18 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// One past the farthest position ever written to the ring.
+    pub(crate) fn written(&self) -> u64 {
+        self.progress.written
+    }
+
     pub(crate) fn set_position(&mut self, position: u64, written: u64) {
-        self.position = position;
-        self.written = written;
+        self.progress = Progress { position, written, ..self.progress };
     }
 
     fn advance(&mut self, n: usize) {
-        self.position += n as u64;
+        self.progress.position += n as u64;
+        self.progress.warm = true;
     }
 }
 
@@ -242,15 +253,15 @@ fn pass<'s, 'a>(
     model: &'s Model<'a>,
     angles: &mut [f32],
     buffers: &mut Buffers,
-    written: &mut u64,
-    first: u64,
+    progress: &mut Progress,
     engine: &'s mut Engine<'_>,
     tokens: &[u32],
 ) -> Result<Pass<'s, 'a>, FeedError> {
     // Counted before it happens: a pass that fails half-way has written too.
-    *written = (*written).max(first + tokens.len() as u64);
+    let Progress { position: first, warm, .. } = *progress;
+    progress.written = progress.written.max(first + tokens.len() as u64);
     let crew = Crew { team: engine.team, n: tokens.len() };
-    let mut pass = Pass { model, crew, weights: &mut *engine.weights, cancelled: engine.cancelled, first };
+    let mut pass = Pass { model, crew, weights: &mut *engine.weights, cancelled: engine.cancelled, first, warm };
     pass.run(tokens, angles, buffers)?;
     Ok(pass)
 }

@@ -4,7 +4,7 @@
 //! magic "drupeKV1" | fingerprint u64 | position u64 | written u64 | payload length u64 | checksum u64 | zeros to 64
 //! payload: for each layer, for each KV head: keys of the used slots; then the same of the values | logits f32 [vocab]
 //! ```
-//! Little-endian. A state is only ever taken back by a session of the same model, context, batch, sinks and KV format:
+//! Little-endian. The checksum covers what stands before it, and each of the payload's stretches in turn. A state is only ever taken back by a session of the same model, context, batch, sinks and KV format:
 //! the fingerprint covers them and a sample of the weights. Every field is checked before anything is changed, so a hostile file
 //! can do no more than put wrong numbers into keys and values.
 
@@ -16,7 +16,7 @@ use core::ops::Range;
 
 const MAGIC: &[u8; 8] = b"drupeKV1";
 const HEADER: usize = 64;
-/// Where the checksum stands in the header; it covers what is before it, and the payload. Zeros follow.
+/// Where the checksum stands in the header. Zeros follow.
 const CHECKSUM: Range<usize> = 40..48;
 
 /// Positions beyond this are refused: angles would lose their last digits.
@@ -105,14 +105,6 @@ impl Write for Hash {
     }
 }
 
-/// The checksum of a state: of all that stands before it in the header, and of the payload.
-fn checksum(header: &[u8], payload: &[u8]) -> u64 {
-    let mut hash = Hash::new();
-    hash.add(&header[..CHECKSUM.start]);
-    hash.add(payload);
-    hash.0
-}
-
 /// Calls `each` with the range of every used part of the cache, in the order of the payload.
 fn used_cache(model: &Model, written: u64, each: &mut dyn FnMut(Range<usize>)) {
     let heads = model.recipe().kv_heads as u64;
@@ -139,7 +131,7 @@ impl Session<'_> {
 
     /// Bytes that [`Session::save`] writes now.
     pub fn state_bytes(&self) -> u64 {
-        HEADER as u64 + self.payload_len(self.written)
+        HEADER as u64 + self.payload_len(self.written())
     }
 
     fn fingerprint(&self, weights: &mut dyn Weights) -> Result<u64, StateError> {
@@ -164,25 +156,49 @@ impl Session<'_> {
         if out.len() as u64 != expected {
             return Err(StateError::Length { found: out.len() as u64, expected });
         }
-        let fingerprint = self.fingerprint(weights)?;
-        let (header, payload) = out.split_at_mut(HEADER);
-        let mut rest = &mut *payload;
-        let mut put = |bytes: &[u8]| {
+        let mut rest = out;
+        self.save_to(weights, &mut |bytes| {
             let (part, others) = core::mem::take(&mut rest).split_at_mut(bytes.len());
             part.copy_from_slice(bytes);
             rest = others;
-        };
-        used_cache(self.model(), self.written, &mut |range| put(&self.buffers.cache[range]));
-        put(bytemuck::cast_slice(&self.buffers.logits[..self.model().recipe().vocab as usize]));
-        header.fill(0);
+        })
+    }
+
+    /// Hands the state to `put`, stretch by stretch, straight from where it lies: [`Session::state_bytes`] in all.
+    pub fn save_to(&self, weights: &mut dyn Weights, put: &mut dyn FnMut(&[u8])) -> Result<(), StateError> {
+        let mut header = [0; HEADER];
         header[..8].copy_from_slice(MAGIC);
-        let fields = [fingerprint, self.position(), self.written, payload.len() as u64];
+        let fields = [self.fingerprint(weights)?, self.position(), self.written(), self.payload_len(self.written())];
         for (slot, field) in header[8..CHECKSUM.start].chunks_exact_mut(8).zip(fields) {
             slot.copy_from_slice(&field.to_le_bytes());
         }
-        let sum = checksum(header, payload);
-        header[CHECKSUM].copy_from_slice(&sum.to_le_bytes());
+        let mut hash = Hash::new();
+        hash.add(&header[..CHECKSUM.start]);
+        self.each_stretch(&mut |bytes| hash.add(bytes));
+        header[CHECKSUM].copy_from_slice(&hash.0.to_le_bytes());
+        put(&header);
+        self.each_stretch(put);
         Ok(())
+    }
+
+    /// The payload, stretch by stretch.
+    fn each_stretch(&self, each: &mut dyn FnMut(&[u8])) {
+        used_cache(self.model(), self.written(), &mut |range| each(&self.buffers.cache[range]));
+        each(bytemuck::cast_slice(&self.buffers.logits[..self.model().recipe().vocab as usize]));
+    }
+
+    /// The checksum that a header and a payload of the right length for `written` positions should have.
+    fn checksum(&self, written: u64, header: &[u8], payload: &[u8]) -> u64 {
+        let mut hash = Hash::new();
+        hash.add(&header[..CHECKSUM.start]);
+        let mut rest = payload;
+        used_cache(self.model(), written, &mut |range| {
+            let (part, others) = rest.split_at(range.len());
+            hash.add(part);
+            rest = others;
+        });
+        hash.add(rest);
+        hash.0
     }
 
     /// Takes a state back. On an error nothing has changed.
@@ -213,7 +229,7 @@ impl Session<'_> {
                 expected: expected.saturating_add(HEADER as u64),
             });
         }
-        if checksum(header, payload) != sum || header[CHECKSUM.end..].iter().any(|b| *b != 0) {
+        if self.checksum(written, header, payload) != sum || header[CHECKSUM.end..].iter().any(|b| *b != 0) {
             return Err(StateError::Checksum);
         }
         if !self.model().shapes.iter().all(|s| s.can_rewind(position, written)) {

@@ -112,20 +112,36 @@ fn rope(reader: &Reader<'_, '_>, kind: RopeKind, key_dim: u32, train_ctx: u32) -
         Some(factor) => factor,
         None => reader.scale("rope.scale_linear")?.unwrap_or(1.0),
     };
-    let attn_factor = reader.number("rope.scaling.attn_factor", "more than 0", |x| x > 0.0)?.unwrap_or(1.0);
+    let positive = |key| reader.number(key, "more than 0", |x| x > 0.0);
+    let attn_factor = positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+    let ext = "rope.scaling.yarn_ext_factor";
+    let ext_factor = reader.number(ext, "at least 0", |x| x >= 0.0)?;
+    // With it YaRN's own magnitude replaces this factor; without, the stretch is linear and the factor all there is.
+    let own = "rope.scaling.yarn_attn_factor";
+    let own_factor = positive(own)?.unwrap_or(1.0);
+    let unsupported =
+        |key, supported| Err(RecipeError::Unsupported { key: reader.key(key), found: Label::from("set"), supported });
+    let linear = name == "yarn" && ext_factor == Some(0.0);
+    if own_factor != 1.0 && !linear {
+        return unsupported(own, "1, or no such key, unless rope.scaling.yarn_ext_factor is 0");
+    }
+    if name != "yarn" && ext_factor.is_some_and(|x| x != 0.0) {
+        return unsupported(ext, "0, or no such key, unless rope.scaling.type is yarn");
+    }
     let (scaling, magnitude) = match name {
         "none" => (RopeScaling::None, attn_factor),
         // LongRoPE's stretch lies in its factors; a plain stretch may come on top.
         "linear" | "longrope" if factor == 1.0 => (RopeScaling::None, attn_factor),
         "linear" | "longrope" => (RopeScaling::Linear { factor }, attn_factor),
+        "yarn" if linear && factor == 1.0 => (RopeScaling::None, own_factor * attn_factor),
+        "yarn" if linear => (RopeScaling::Linear { factor }, own_factor * attn_factor),
         "yarn" => {
-            let beta =
-                |key, default| reader.number(key, "more than 0", |x| x > 0.0).map(|beta| beta.unwrap_or(default));
             let scaling = RopeScaling::Yarn {
                 factor,
                 original_ctx: original_ctx(reader, train_ctx)?,
-                beta_fast: beta("rope.scaling.yarn_beta_fast", 32.0)?,
-                beta_slow: beta("rope.scaling.yarn_beta_slow", 1.0)?,
+                beta_fast: positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                beta_slow: positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                ext_factor: ext_factor.unwrap_or(1.0),
             };
             reader.refuse("rope.scaling.yarn_log_multiplier")?;
             (scaling, yarn_magnitude(factor) * attn_factor)

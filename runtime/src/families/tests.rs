@@ -199,7 +199,8 @@ fn rotary_scaling_is_read() {
     assert_eq!(scaled("linear", 0.0).scaling, RopeScaling::None);
     assert_eq!(scaled("longrope", 2.0).scaling, RopeScaling::Linear { factor: 2.0 });
     let yarn = scaled("yarn", 4.0);
-    let expected = RopeScaling::Yarn { factor: 4.0, original_ctx: 64, beta_fast: 32.0, beta_slow: 1.0 };
+    let (factor, beta_slow, ext_factor) = (4.0, 1.0, 1.0);
+    let expected = RopeScaling::Yarn { factor, original_ctx: 64, beta_fast: 32.0, beta_slow, ext_factor };
     assert_eq!(yarn.scaling, expected);
     assert!((yarn.magnitude - 1.138_629_4).abs() < 1e-6);
     let w = changed("qwen2", |w| {
@@ -208,9 +209,30 @@ fn rotary_scaling_is_read() {
         w.f32("qwen2.rope.scaling.yarn_beta_fast", 16.0).u32("qwen2.rope.dimension_count", 2)
     });
     let rope = recipe(&w).ropes[0];
-    let expected = RopeScaling::Yarn { factor: 4.0, original_ctx: 32, beta_fast: 16.0, beta_slow: 1.0 };
+    let expected = RopeScaling::Yarn { factor, original_ctx: 32, beta_fast: 16.0, beta_slow, ext_factor };
     assert_eq!((rope.scaling, rope.dims), (expected, 2));
     assert!((rope.magnitude - 0.569_314_7).abs() < 1e-6);
+    // Without extrapolation YaRN is a linear stretch with a magnitude of its own; else that magnitude is YaRN's.
+    let yarn = |kind: &str, ext: f32, own: f32| {
+        changed("llama", |w| {
+            w.str("llama.rope.scaling.type", kind).f32("llama.rope.scaling.factor", 4.0);
+            w.f32("llama.rope.scaling.yarn_ext_factor", ext).f32("llama.rope.scaling.yarn_attn_factor", own)
+        })
+    };
+    let rope = recipe(&yarn("yarn", 0.0, 0.75)).ropes[0];
+    assert_eq!((rope.scaling, rope.magnitude), (RopeScaling::Linear { factor: 4.0 }, 0.75));
+    let scaling = recipe(&yarn("yarn", 0.5, 1.0)).ropes[0].scaling;
+    assert!(matches!(scaling, RopeScaling::Yarn { ext_factor: 0.5, .. }), "{scaling:?}");
+    for (w, key) in [
+        (yarn("yarn", 1.0, 0.75), "llama.rope.scaling.yarn_attn_factor"),
+        (yarn("linear", 0.0, 0.75), "llama.rope.scaling.yarn_attn_factor"),
+        (yarn("linear", 1.0, 1.0), "llama.rope.scaling.yarn_ext_factor"),
+        (yarn("yarn", -1.0, 1.0), "llama.rope.scaling.yarn_ext_factor"),
+        (yarn("yarn", f32::NAN, 1.0), "llama.rope.scaling.yarn_ext_factor"),
+    ] {
+        let text = error(&w).to_string();
+        assert!(text.starts_with(key), "{text}, expected {key}");
+    }
     // The older key for a linear stretch.
     let w = changed("llama", |w| w.f32("llama.rope.scale_linear", 2.0));
     assert_eq!(recipe(&w).ropes[0].scaling, RopeScaling::Linear { factor: 2.0 });

@@ -141,15 +141,40 @@ pub struct ModelArgs {
 
 /// `drupe plan`
 #[derive(Args)]
-#[command(after_help = "Example:\n  drupe plan llama3.2-1b:q4_0 --ctx 2048 --memory 1G")]
+#[command(after_help = "Examples:\n  \
+                        drupe plan llama3.2-1b:q4_0 --ctx 2048 --memory 1G\n  \
+                        drupe plan llama3.2-1b:q4_0 --board pi-4b-2gb\n  \
+                        drupe plan qwen2.5-1.5b --board pi-5-4gb --rank\n  \
+                        drupe plan --boards")]
 pub struct PlanArgs {
     /// A GGUF file, or a shape such as llama3.2-1b:q4_0
-    pub model: String,
+    #[arg(required_unless_present = "boards")]
+    pub model: Option<String>,
+    /// A board to plan for, and the speed to expect there; `this` measures this machine
+    #[arg(long, value_name = "NAME", hide_possible_values = true, value_parser = board_names())]
+    pub board: Option<String>,
+    /// Compare all quantizations of a shape on the board
+    #[arg(long, requires = "board", conflicts_with = "json")]
+    pub rank: bool,
+    /// List the boards, with the source of each figure
+    #[arg(long, exclusive = true)]
+    pub boards: bool,
     #[command(flatten)]
     pub how: ModelArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `--board` takes: boards by their memory, or without it the one with most.
+fn board_names() -> clap::builder::PossibleValuesParser {
+    let boards = drupe_host::board::Board::all();
+    let short = boards.iter().filter_map(|b| b.id.rsplit_once('-').map(|(name, _)| name.to_string()));
+    let mut names: Vec<String> = boards.iter().map(|b| b.id.clone()).chain(short).collect();
+    names.sort();
+    names.dedup();
+    names.push("this".into());
+    names.into()
 }
 
 /// `drupe bench`
@@ -280,6 +305,9 @@ pub struct RunArgs {
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Keep what is computed for the prompt in FILE; a prompt that begins the same need not be computed again
+    #[arg(long, value_name = "FILE")]
+    pub session: Option<PathBuf>,
     #[command(flatten)]
     pub sample: SampleArgs,
     #[command(flatten)]
@@ -291,7 +319,8 @@ pub struct RunArgs {
 
 /// `drupe chat`
 #[derive(Args)]
-#[command(after_help = "Example:\n  drupe chat model.gguf --system \"You are a ship's cook.\"")]
+#[command(after_help = "Examples:\n  drupe chat model.gguf --system \"You are a ship's cook.\"\n  \
+                        drupe chat model.gguf --session talk.session")]
 pub struct ChatArgs {
     /// The model: a GGUF file or a shape
     pub model: Option<String>,
@@ -307,6 +336,9 @@ pub struct ChatArgs {
     /// End an answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Keep the conversation in FILE when it ends, and go on with the one that is there
+    #[arg(long, value_name = "FILE")]
+    pub session: Option<PathBuf>,
     #[command(flatten)]
     pub sample: SampleArgs,
     #[command(flatten)]

@@ -4,12 +4,11 @@ use crate::args::BenchArgs;
 use crate::engine::{Opened, Setup};
 use crate::fail::{Done, Fail, failed, usage};
 use crate::measure::read_bandwidth;
-use crate::{bench, plot, size, term};
+use crate::{bench, plot, size, synth, term};
 use drupe_host::cage::Cage;
 use drupe_host::limit::Limit;
 use drupe_host::map::ModelFile;
 use drupe_host::shapes::Spec;
-use drupe_host::synth;
 use drupe_host::team::{Cores, ThreadTeam};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -86,10 +85,7 @@ fn on_storage(model: &str) -> Done<(PathBuf, Option<tempfile::TempPath>)> {
     let here = |e: std::io::Error| failed(format!("making {} here: {e}", spec.name()));
     let path = tempfile::Builder::new().prefix(".drupe-bench-").suffix(".gguf").tempfile_in(".").map_err(here)?;
     let path = path.into_temp_path();
-    let total = synth::Synth::new(&spec).map_err(here)?.file_len();
-    let bar = term::progress(total, "writing random weights", true);
-    synth::write(&spec, &path, &|done| bar.set_position(done)).map_err(here)?;
-    bar.finish_and_clear();
+    synth::write(&spec, &path)?;
     Ok((path.to_path_buf(), Some(path)))
 }
 

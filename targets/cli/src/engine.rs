@@ -209,6 +209,7 @@ impl Loaded {
         let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
         let (weights, streamed) = weights(args.memory, &opened, &model)?;
         let took = opened.took + start.elapsed();
+        term::heed_ctrl_c();
         Ok(Loaded { opened, plan, kernels: setup.kernels, session, team, weights, streamed, took })
     }
 
@@ -286,7 +287,7 @@ fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Box<dyn 
 const PROGRAM: u64 = 8 << 20;
 
 /// Zeroed memory aligned to 64 bytes, kept for good; pages that are never touched cost nothing.
-fn memory(bytes: u64) -> Done<&'static mut [u8]> {
+pub fn memory(bytes: u64) -> Done<&'static mut [u8]> {
     let too_much = || failed(format!("no memory for the plan's {}: try a smaller --ctx", size::show(bytes)));
     let len = usize::try_from(bytes).ok().and_then(|b| b.checked_add(Arena::ALIGN)).ok_or_else(too_much)?;
     // Asked of the allocator as zeroed pages, not as zeros written.

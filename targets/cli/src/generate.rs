@@ -1,4 +1,4 @@
-//! Answering: prefill a prompt, choose tokens, show them as they come.
+//! Answering: read a prompt, choose tokens, show them as they come.
 
 use crate::args::SampleArgs;
 use crate::engine::Loaded;
@@ -14,8 +14,9 @@ const LONG_PROMPT: usize = 128;
 
 /// What an answer took.
 pub struct Figures {
-    /// Tokens of the prompt that were computed.
+    /// Tokens of the prompt that were computed, and that were there already.
     pub prompt: usize,
+    pub kept: usize,
     /// Tokens of the answer.
     pub tokens: usize,
     /// From the call to the first token chosen.
@@ -35,14 +36,21 @@ impl Figures {
         if self.tokens > 1 && rest > 0.0 { (self.tokens - 1) as f64 / rest } else { 0.0 }
     }
 
+    /// The tokens that say the answer: all that were chosen, less one that ends it.
+    pub fn said(&self, text: &Text) -> Vec<u32> {
+        let ends = self.ids.last().is_some_and(|id| text.tokenizer.is_end_of_generation(*id));
+        self.ids[..self.ids.len() - usize::from(ends)].to_vec()
+    }
+
     /// One line for people.
     pub fn summary(&self, since_start: Option<Duration>) -> String {
         let peak =
             Usage::now().peak_resident.map_or(String::new(), |p| format!(", peak memory {}", crate::size::show(p)));
         let first = since_start.unwrap_or(self.first).as_secs_f64();
+        let kept = if self.kept > 0 { format!(" (and {} kept)", self.kept) } else { String::new() };
         let why = if self.reason == "length" { " (stopped at -n)" } else { "" };
         format!(
-            "[{} prompt tokens, first token after {first:.2} s, {} tokens at {:.1} tok/s{peak}]{why}",
+            "[{} prompt tokens{kept}, first token after {first:.2} s, {} tokens at {:.1} tok/s{peak}]{why}",
             self.prompt,
             self.tokens,
             self.speed()
@@ -72,32 +80,47 @@ pub fn sampler(args: &SampleArgs, loaded: &Loaded) -> Done<Sampler<'static>> {
     Sampler::new(vocab as usize, config, Vec::leak(vec![0; bytes])).map_err(usage)
 }
 
-/// Feeds `tokens` and generates up to `most` more, each shown by `show` as soon as it is text. Returns the answer's
-/// text, the tokens that were fed of it, and the figures. Ctrl-C ends the answer, not the session.
+/// A prompt that was read.
+pub struct Prompt {
+    start: Instant,
+    tokens: usize,
+    kept: usize,
+}
+
+/// Feeds `tokens`, of which the session holds the first `kept` already.
+pub fn read(loaded: &mut Loaded, sampler: &mut Sampler, tokens: &[u32], kept: usize) -> Done<Prompt> {
+    let start = Instant::now();
+    let tokens = &tokens[kept..];
+    let bar = (tokens.len() > LONG_PROMPT).then(|| term::progress(tokens.len() as u64, "reading the prompt", false));
+    let fed = loaded.prefill(tokens, &mut |done| {
+        if let Some(bar) = &bar {
+            bar.set_position(done as u64);
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    fed?;
+    tokens.iter().for_each(|id| sampler.accept(*id));
+    Ok(Prompt { start, tokens: tokens.len(), kept })
+}
+
+/// Generates up to `most` tokens after a prompt, each shown by `show` as soon as it is text. Returns the answer's text, the
+/// tokens that were fed of it, and the figures. Ctrl-C ends the answer, not the session.
 pub fn answer(
     loaded: &mut Loaded,
     text: &mut Text,
     sampler: &mut Sampler,
-    tokens: &[u32],
+    prompt: &Prompt,
     stops: &[String],
     most: usize,
     show: &mut dyn FnMut(&str) -> Done,
 ) -> Done<(String, Vec<u32>, Figures)> {
-    let start = Instant::now();
-    let bar = (tokens.len() > LONG_PROMPT).then(|| term::progress(tokens.len() as u64, "reading the prompt", false));
-    loaded.prefill(tokens, &mut |done| {
-        if let Some(bar) = &bar {
-            bar.set_position(done as u64);
-        }
-    })?;
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    tokens.iter().for_each(|id| sampler.accept(*id));
     let mut answer = Answer::new(stops, false);
     let mut fed: Vec<u32> = Vec::new();
     let mut figures = Figures {
-        prompt: tokens.len(),
+        prompt: prompt.tokens,
+        kept: prompt.kept,
         tokens: 0,
         first: Duration::ZERO,
         rest: Duration::ZERO,
@@ -109,7 +132,7 @@ pub fn answer(
         let id = sampler.sample(loaded.session.logits()).map_err(failed)?;
         figures.tokens += 1;
         if figures.tokens == 1 {
-            figures.first = start.elapsed();
+            figures.first = prompt.start.elapsed();
             first = Instant::now();
         }
         sampler.accept(id);

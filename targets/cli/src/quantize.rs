@@ -14,6 +14,7 @@ pub fn run(args: &QuantizeArgs) -> Done {
         usage(format!("unknown type {:?}; known: {}", args.mix, known.join(" ")))
     })?;
     let threads = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).build().map_err(failed)?;
+    term::heed_ctrl_c();
     let (started, bar) = (Instant::now(), term::progress(0, "reading", true));
     let settings = Settings {
         mix,

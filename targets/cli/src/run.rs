@@ -4,6 +4,7 @@ use crate::args::RunArgs;
 use crate::dialogue::{Dialogue, Turn};
 use crate::engine::{Loaded, Opened, Setup};
 use crate::fail::{Done, Fail, failed, usage};
+use crate::keep::Held;
 use crate::text::Text;
 use crate::{generate, term};
 use drupe::chat::Role;
@@ -17,6 +18,7 @@ use std::time::Instant;
 pub fn run(args: &RunArgs, started: Instant) -> Done {
     let (model, prompt) = model_and_prompt(args)?;
     let setup = Setup::new(&args.how)?;
+    let mut held = Held::new(args.session.as_deref())?;
     let opened = Opened::open(model.as_deref())?;
     let mut text = Text::new(&opened)?;
     let tokens = encode(&mut text, &opened, args, &prompt)?;
@@ -33,24 +35,36 @@ pub fn run(args: &RunArgs, started: Instant) -> Done {
         )));
     }
     let mut sampler = generate::sampler(&args.sample, &loaded)?;
+    held.restore(&mut loaded)?;
+    let kept = held.keep_prefix(&mut loaded, &tokens);
+    tokens[..kept].iter().for_each(|id| sampler.accept(*id));
     let before = started.elapsed();
+    let read = generate::read(&mut loaded, &mut sampler, &tokens, kept)?;
+    // The answer comes even if there is no room to keep what it took.
+    let mut saved = Ok(());
+    if kept < tokens.len() {
+        held.extend(&tokens[kept..]);
+        held.logits_are_there();
+        saved = held.save(&mut loaded, &[]);
+    }
     let mut show = |piece: &str| if args.json { Ok(()) } else { term::bytes(piece.as_bytes()) };
     let (answer, _, figures) =
-        generate::answer(&mut loaded, &mut text, &mut sampler, &tokens, &args.stop, args.tokens, &mut show)?;
+        generate::answer(&mut loaded, &mut text, &mut sampler, &read, &args.stop, args.tokens, &mut show)?;
     let first = before + figures.first;
     if args.json {
+        let used = Usage::now();
         let document = json!({
-            "model": loaded.opened.name, "text": answer, "prompt_tokens": figures.prompt, "tokens": figures.tokens,
-            "ids": figures.ids, "reason": figures.reason, "ttft_ms": first.as_secs_f64() * 1e3,
-            "tok_s": figures.speed(),
-            "peak_bytes": Usage::now().peak_resident, "plan_bytes": loaded.plan.total(),
+            "model": loaded.opened.name, "text": answer, "prompt_tokens": figures.prompt, "kept_tokens": figures.kept,
+            "tokens": figures.tokens, "ids": figures.ids, "reason": figures.reason,
+            "start_ms": before.as_secs_f64() * 1e3, "ttft_ms": first.as_secs_f64() * 1e3, "tok_s": figures.speed(),
+            "peak_bytes": used.peak_resident, "anon_bytes": used.anonymous, "plan_bytes": loaded.plan.total(),
         });
         term::line(&document.to_string())?;
     } else {
         term::line("")?;
     }
     term::say(&figures.summary(Some(first)));
-    if figures.reason == "interrupted" { Err(Fail::Interrupted) } else { Ok(()) }
+    if figures.reason == "interrupted" { Err(Fail::Interrupted) } else { saved }
 }
 
 /// The prompt's tokens: in the model's chat form, or as it is with `--raw`.
@@ -58,9 +72,8 @@ fn encode(text: &mut Text, opened: &Opened, args: &RunArgs, prompt: &str) -> Don
     if args.raw {
         return text.encode(prompt, EncodeOptions { parse_special: false, add_special: true });
     }
-    let turn = |role, content: &str| Turn { role, content: content.into() };
-    let mut turns: Vec<Turn> = args.system.iter().map(|s| turn(Role::System, s)).collect();
-    turns.push(turn(Role::User, prompt));
+    let mut turns: Vec<Turn> = args.system.iter().map(|s| Turn::new(Role::System, s)).collect();
+    turns.push(Turn::new(Role::User, prompt));
     Dialogue::new(opened, text).tokens(text, &turns)
 }
 

@@ -2,24 +2,31 @@
 
 use crate::fail::{Done, Fail, failed};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{BufRead, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Whether a person is being waited for.
-static WAITING: AtomicBool = AtomicBool::new(false);
+/// Whether the command looks at [`stopped`].
+static HEEDED: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first Ctrl-C asks the command to stop; the second, or one while a person is waited for, ends the
-/// process at once.
+/// From now on Ctrl-C asks a command that heeds it ([`heed_ctrl_c`]) to stop; the second, or any one that nobody heeds,
+/// ends the process at once.
 pub fn listen_for_ctrl_c() {
     let heard = ctrlc::set_handler(|| {
-        if STOP.swap(true, Relaxed) || WAITING.load(Relaxed) {
+        if STOP.swap(true, Relaxed) || !HEEDED.load(Relaxed) {
             std::process::exit(130);
         }
     });
     // Without a handler Ctrl-C ends the process: good enough.
     drop(heard);
+}
+
+/// Promises that the command looks at [`stopped`] from now on, often.
+pub fn heed_ctrl_c() {
+    HEEDED.store(true, Relaxed);
 }
 
 /// Whether Ctrl-C was pressed.
@@ -68,19 +75,68 @@ pub fn piped_input() -> Done<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The next line of standard input, after a prompt if a person is there to see it; `None` at the end.
-pub fn read_line() -> Done<Option<String>> {
-    let mut input = std::io::stdin().lock();
-    if std::io::stdin().is_terminal() {
-        let _ = write!(std::io::stderr(), "> ");
+/// What came of waiting for a line.
+pub enum Asked {
+    /// A line.
+    Line(String),
+    /// There is no more.
+    End,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// The lines of standard input, read by a thread of their own so that Ctrl-C ends the waiting.
+pub struct Lines(Receiver<io::Result<String>>);
+
+impl Lines {
+    /// Takes standard input.
+    pub fn new() -> Lines {
+        let (sender, receiver) = sync_channel(0);
+        std::thread::spawn(move || {
+            let mut input = io::stdin().lock();
+            let mut line = Vec::new();
+            loop {
+                line.clear();
+                let read = input.read_until(b'\n', &mut line);
+                let ends = !matches!(read, Ok(n) if n > 0);
+                let line = read.map(|_| String::from_utf8_lossy(&line).into_owned());
+                // An empty line stands for the end.
+                if sender.send(line).is_err() || ends {
+                    return;
+                }
+            }
+        });
+        Lines(receiver)
     }
-    let mut line = Vec::new();
-    WAITING.store(true, Relaxed);
-    let read = input.read_until(b'\n', &mut line);
-    WAITING.store(false, Relaxed);
-    match read.map_err(|e| failed(format!("reading standard input: {e}")))? {
-        0 => Ok(None),
-        _ => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
+
+    /// The next line, after a prompt if a person is there to see it.
+    pub fn next(&mut self) -> Done<Asked> {
+        if io::stdin().is_terminal() {
+            let _ = write!(io::stderr(), "> ");
+        }
+        loop {
+            match self.0.recv_timeout(Duration::from_millis(50)) {
+                Ok(Ok(line)) if line.is_empty() => return Ok(Asked::End),
+                Ok(Ok(line)) => return Ok(Asked::Line(line)),
+                Ok(Err(e)) => return Err(failed(format!("reading standard input: {e}"))),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Asked::End),
+                Err(RecvTimeoutError::Timeout) if stopped() => return Ok(Asked::Interrupted),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+/// A writer that fails once Ctrl-C was pressed.
+pub struct Stoppable<W>(pub W);
+
+impl<W: Write> Write for Stoppable<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if stopped() { Err(io::Error::other("stopped")) } else { self.0.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

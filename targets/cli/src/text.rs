@@ -43,13 +43,17 @@ impl Text {
         }
     }
 
-    /// The tokens of a text that comes in pieces, with the tokens that the model wants around a text.
-    pub fn encode_pieces<'p>(&mut self, pieces: impl Iterator<Item = Piece<'p>> + Clone) -> Done<Vec<u32>> {
+    /// The tokens of a text that comes in pieces; with `around`, with the tokens that the model wants around a text.
+    pub fn encode_pieces<'p>(
+        &mut self,
+        pieces: impl Iterator<Item = Piece<'p>> + Clone,
+        around: bool,
+    ) -> Done<Vec<u32>> {
         let bytes: usize = pieces.clone().map(|p| p.text.len()).sum();
         let (mut joined, mut tokens) = (vec![0; bytes], vec![0; bytes + 3]);
         loop {
             let pieces = pieces.clone();
-            match self.tokenizer.encode_pieces(pieces, true, &mut joined, &mut self.scratch, &mut tokens) {
+            match self.tokenizer.encode_pieces(pieces, around, &mut joined, &mut self.scratch, &mut tokens) {
                 Ok(count) => {
                     tokens.truncate(count);
                     return Ok(tokens);

@@ -3,6 +3,8 @@
 //! The figures lie in `targets/boards`, one file per board, each with its source. The estimate is a roofline: a step
 //! takes as long as the slowest of reading memory, computing and reading storage, which overlap.
 
+use crate::residency::{Access, visits};
+use drupe::Model;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -200,6 +202,35 @@ pub struct Work {
     pub streamed_bytes: u64,
 }
 
+impl Work {
+    /// One token of `model` with `depth` tokens before it, `streamed_bytes` of the weights coming from storage.
+    pub fn decode(model: &Model, depth: u64, streamed_bytes: u64) -> Work {
+        Work::batch(model, 1, depth, streamed_bytes)
+    }
+
+    /// A batch of `tokens` of a prompt with `depth` tokens before it, all computed at once; only the last one's logits
+    /// are.
+    pub fn batch(model: &Model, tokens: u64, depth: u64, streamed_bytes: u64) -> Work {
+        let (recipe, kv) = (model.recipe(), model.plan().config.kv);
+        let mut work = Work { tokens, memory_bytes: 0, products: 0, streamed_bytes };
+        for v in visits(model).iter().filter(|v| v.access == Access::Whole) {
+            let t = &v.tensor;
+            let products = u64::from(t.rows) * u64::from(t.cols);
+            work.memory_bytes += t.bytes();
+            work.products += if *t == model.globals().output { products } else { tokens * products };
+        }
+        let head = |dim: u32| kv.head_bytes(dim as usize).unwrap_or(0) as u64;
+        for layer in 0..recipe.layers {
+            let window = recipe.layer(layer).window.unwrap_or(u32::MAX).min(model.plan().config.ctx);
+            let seen = (depth + 1).min(window.into());
+            let (keys, values) = (u64::from(recipe.key_dim), u64::from(recipe.value_dim));
+            work.memory_bytes += seen * u64::from(recipe.kv_heads) * (head(recipe.key_dim) + head(recipe.value_dim));
+            work.products += tokens * seen * u64::from(recipe.heads) * (keys + values);
+        }
+        work
+    }
+}
+
 /// What binds a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -220,6 +251,16 @@ pub struct Estimate {
     pub compute: f64,
     /// If reading storage were all.
     pub storage: f64,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bound::Memory => "memory",
+            Bound::Compute => "arithmetic",
+            Bound::Storage => "storage",
+        })
+    }
 }
 
 impl Estimate {

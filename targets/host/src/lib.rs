@@ -1,6 +1,6 @@
 //! What an operating system gives drupe: a mapped model file ([`map`]), a team of threads ([`team`]), weights under a
 //! memory budget ([`residency`]), the machine's limits ([`limit`]) and a process's own use of it ([`usage`]),
-//! what boards can do ([`board`]), chat templates ([`template`]); and what is
+//! what boards can do ([`board`]), chat templates ([`template`]), saved sessions ([`saved`]); and what is
 //! done to files before they are run: smaller formats ([`quantize`]), synthetic models ([`synth`]).
 #![deny(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod map;
 pub mod mix;
 pub mod quantize;
 pub mod residency;
+pub mod saved;
 pub mod shapes;
 pub mod synth;
 mod synth_vocab;

@@ -75,6 +75,8 @@ pub struct Shape {
     pub rope_scaling: Option<(&'static str, f32)>,
     /// `rope.scaling.original_context_length` of the scaling.
     pub rope_original_ctx: u32,
+    /// `rope.scaling.yarn_ext_factor`, `yarn_beta_fast`, `yarn_beta_slow` and `attn_factor`, where they are not 1, 32, 1 and 1.
+    pub yarn: Option<[f32; 4]>,
     /// Divisors.
     pub factors: Factors,
     /// Sliding window.
@@ -116,6 +118,7 @@ const LLAMA: Shape = Shape {
     rope_base_windowed: 0.0,
     rope_scaling: None,
     rope_original_ctx: 0,
+    yarn: None,
     factors: Factors::None,
     window: 0,
     window_period: 0,
@@ -249,6 +252,12 @@ pub const SHAPES: &[Shape] = &[
     },
     Shape { window: 12, ..tiny("tiny-mistral", LLAMA, 3) },
     Shape { rope_scaling: Some(("yarn", 4.0)), rope_original_ctx: 256, ..tiny("tiny-yarn", LLAMA, 2) },
+    Shape {
+        rope_scaling: Some(("yarn", 4.0)),
+        rope_original_ctx: 256,
+        yarn: Some([0.4, 8.0, 2.0, 1.25]),
+        ..tiny("tiny-yarn-ext", LLAMA, 2)
+    },
     Shape { rope_scaling: Some(("linear", 4.0)), ..tiny("tiny-linear", LLAMA, 2) },
     tiny("tiny-qwen2", QWEN2, 2),
     // Heads wider than the residual's share, as in the real ones.

@@ -6,7 +6,7 @@
 //! bits. Their sizes follow trained models: rows of deviation `k/√n`, norms near 1, logits with a deviation of a few
 //! units. Quantised tensors are made as blocks directly: random quants under scales that give the same deviation.
 
-use crate::gguf_write::{Header, atomically};
+use crate::gguf_write::{ALIGNMENT, Header, atomically};
 use crate::mix::Facts;
 use crate::shapes::{Factors, Shape, Spec};
 use crate::synth_vocab;
@@ -66,11 +66,22 @@ impl Synth {
         self.stream(bytes, progress)
     }
 
-    /// The file without its weights: the head, then zeros that take no memory until they are touched. For plans.
+    /// The file without its weights: the head, then zeros that take no memory until they are touched; what is read to make
+    /// a plan, the divisors of the rotary frequencies, is there.
     pub fn hollow(self) -> io::Result<memmap2::MmapMut> {
         let len = usize::try_from(self.file_len()).map_err(io::Error::other)?;
         let mut map = memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
         self.header.head(&mut map[..])?;
+        let mut at = self.header.len() as usize;
+        for t in &self.tensors {
+            let cols = t.dims[0] as usize;
+            let rows = t.dims[1..].iter().product::<u64>() as usize;
+            let row = t.format.row_bytes(cols).unwrap_or(0);
+            if let (Fill::Values(_), Some(bytes)) = (&t.fill, map.get_mut(at..at + row)) {
+                t.row(0, bytes);
+            }
+            at += (rows * row).next_multiple_of(ALIGNMENT as usize);
+        }
         Ok(map)
     }
 
@@ -133,6 +144,10 @@ fn keys(header: &mut Header, spec: &Spec) {
         if s.rope_original_ctx > 0 {
             header.u32(&key("rope.scaling.original_context_length"), s.rope_original_ctx);
         }
+    }
+    if let Some([ext_factor, beta_fast, beta_slow, attn_factor]) = s.yarn {
+        header.f32(&key("rope.scaling.yarn_ext_factor"), ext_factor).f32(&key("rope.scaling.attn_factor"), attn_factor);
+        header.f32(&key("rope.scaling.yarn_beta_fast"), beta_fast).f32(&key("rope.scaling.yarn_beta_slow"), beta_slow);
     }
     if let Factors::LongShort { original_ctx, attn_factor } = s.factors {
         header.u32(&key("rope.scaling.original_context_length"), original_ctx);
