@@ -201,7 +201,7 @@ fn attend(kernels: &Kernels, format: KvFormat, depth: usize, tokens: usize) {
     });
     let (gb, gmac) = ((2 * bytes * depth) as f64 / s / 1e9, (2 * queries * dim * depth) as f64 / s / 1e9);
     let isa = kernels.isa().name();
-    println!("{isa:12} attend {format:?} depth {depth:5} tokens {tokens:3}  {gb:7.2} GB/s {gmac:7.1} GMAC/s");
+    println!("{isa:12} attend {format:?} depth {depth:6} tokens {tokens:3}  {gb:7.2} GB/s {gmac:7.1} GMAC/s");
 }
 
 fn list(text: &str) -> Vec<usize> {
@@ -225,7 +225,7 @@ fn main() {
     }
     if args.iter().any(|a| a == "--attend") {
         for format in [KvFormat::F16, KvFormat::Q8_0] {
-            for (depth, tokens) in [(4096, 1), (4096, 4), (512, 16), (4096, 16), (4096, 32)] {
+            for (depth, tokens) in [(1 << 18, 1), (4096, 1), (4096, 4), (512, 16), (4096, 16), (4096, 32)] {
                 attend(&kernels, format, depth, tokens);
             }
         }

@@ -11,10 +11,13 @@
 use super::float::{exp, tanh};
 use super::simd::Simd;
 use crate::kernels::{AttendState, KvFormat, KvRun};
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 /// Slots of a tile.
 const SLOTS: usize = 64;
+
+/// Slots that are asked for ahead: so many that memory has answered by then.
+const AHEAD: usize = 128;
 
 /// Most queries at once.
 const MOST: usize = 4;
@@ -47,6 +50,16 @@ unsafe fn cached<S: Simd, const Q8: bool>(at: *const u8, d: usize, scale: S::F) 
     }
 }
 
+/// Asks for the vector that lies [`AHEAD`] slots behind the one at `at`: one at a time, since a burst of prefetches waits for
+/// room among the outstanding misses.
+#[inline(always)]
+unsafe fn ask(at: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch never faults, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD * bytes + line).cast()) }
+    }
+}
+
 /// The queries, the first `Q` of which count, and where their results go.
 struct Queries {
     from: [*const f32; MOST],
@@ -72,6 +85,7 @@ unsafe fn logits<S: Simd, const Q: usize, const Q8: bool>(
                 let mut sums = [S::splat_f(0.0); 4];
                 for (slot, sums) in sums.chunks_exact_mut(Q).enumerate() {
                     let at = keys.add((s + j * 4 / Q + slot).min(n - 1) * key_bytes);
+                    ask(at, key_bytes);
                     let mut d = 0;
                     while d < key_dim {
                         let scale = scale::<S, Q8>(at, d);
@@ -115,6 +129,7 @@ unsafe fn mix<S: Simd, const Q: usize, const Q8: bool, const V: usize>(
         }
         for s in 0..n {
             let at = values.add(s * value_bytes);
+            ask(at, value_bytes);
             let mut by = S::splat_f(1.0);
             for v in 0..V {
                 let d = d + v * S::LANES;
@@ -212,16 +227,10 @@ unsafe fn some<S: Simd, const Q: usize, const Q8: bool>(
     while s < to {
         let n = SLOTS.min(to - s);
         // SAFETY: slots s..s + n are inside the run, vectors of the queries inside them by their sizes, which `fits` has
-        // found to be whole vectors; a prefetch never faults.
+        // found to be whole vectors.
         unsafe {
             let (keys, values) = (run.keys.as_ptr().add(s * key_bytes), run.values.as_ptr().add(s * value_bytes));
-            for line in (0..SLOTS * key_bytes).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(keys.wrapping_add(SLOTS * key_bytes + line).cast());
-            }
             logits::<S, Q, Q8>(&queries, (keys, key_bytes, key_dim), n, p);
-            for line in (0..SLOTS * value_bytes).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(values.wrapping_add(SLOTS * value_bytes + line).cast());
-            }
             soften::<S, Q>(p, n, soft_cap, (&mut *max, &mut *sum, &mut *acc));
             for i in 0..Q {
                 queries.acc[i] = acc[i * value_dim..].as_mut_ptr();
