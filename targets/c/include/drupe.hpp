@@ -1,4 +1,4 @@
-// drupe.hpp: drupe.h for C++17. Owns the memory of a handle; throws drupe::error.
+// drupe.hpp: drupe.h for C++17. Owns the memory of a handle; throws drupe_cpp::error. (The C type has the name drupe.)
 #ifndef DRUPE_HPP
 #define DRUPE_HPP
 
@@ -32,7 +32,8 @@ public:
         plan.struct_size = sizeof plan;
         if (int code = drupe_plan(&part, 1, &options, &plan)) throw error(code, message);
         memory_.resize(plan.memory + plan.alignment);
-        if (int code = drupe_init(memory_.data(), memory_.size(), &part, 1, &options, &handle_)) throw error(code, message);
+        if (int code = drupe_init(memory_.data(), memory_.size(), &part, 1, &options, nullptr, &handle_))
+            throw error(code, message);
     }
     session(const session &) = delete;
     session &operator=(const session &) = delete;
