@@ -22,6 +22,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 # What a firmware for a model of one family with 4- and 8-bit weights asks for; see targets/c/Cargo.toml.
 one_family=llama,byte-bpe,k-quants,dotprod
 most_bytes=$((300 * 1024))
+most_panics=400
 
 fail() {
     echo "FAILED: $*" >&2
@@ -57,7 +58,7 @@ for compiler in "$cc" clang; do
     command -v "$compiler" >/dev/null || continue
     for define in "" -DDRUPE_HOSTED; do
         echo '#include "drupe.h"' | $compiler $c99 $define -x c -fsyntax-only -
-        echo '#include "drupe.h"' | $compiler $cxx17 $define -x c++ -fsyntax-only -
+        echo '#include "drupe.hpp"' | $compiler $cxx17 $define -x c++ -fsyntax-only -
     done
     echo "ok: C99 and C++17, $compiler"
 done
@@ -287,3 +288,13 @@ for set in full one-family; do
 done
 [ "$bytes" -le $most_bytes ] || fail "the no-heap program of one family takes $bytes bytes; at most $most_bytes are allowed"
 echo "ok: features $one_family: $bytes of at most $most_bytes bytes"
+
+# A program with every function of the header, for what can still reach a panic.
+every=$($arm_nm -g --defined-only "$out/arm-one.a" 2>/dev/null | sed -n 's/.* T \(drupe_.*\)/-Wl,-u,\1/p')
+[ "$(echo "$every" | wc -l)" -ge 29 ] || fail "only these functions are in the library: $every"
+$arm_cc $c99 -DARENA_BYTES=8388608u $examples/noheap.c $examples/noheap_main.c "$out/home.s" "$out/arm-one.a" -no-pie \
+    -Wl,--gc-sections $every -o "$out/every-function"
+sh tests/c_panics.sh aarch64-linux-gnu-objdump "$out/every-function" "$out/panics.txt"
+panics=$(sed -n 's/^all: //p' "$out/panics.txt")
+[ "$panics" -le $most_panics ] || fail "$panics calls of the panic machinery; at most $most_panics are allowed: $out/panics.txt"
+echo "ok: $panics of at most $most_panics calls of the panic machinery, each in a place that targets/c/panics.txt explains"

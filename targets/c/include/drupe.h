@@ -14,6 +14,10 @@
  *   exceptions: with DRUPE_E_BUFFER the needed length is written (what the buffer holds then is undefined), with
  *   DRUPE_E_MEMORY of drupe_init the needed size. drupe_last_error tells the details of the last error of a handle; for
  *   functions without a handle they go to options.message.
+ *   A defect of the library itself is DRUPE_E_INTERNAL in the hosted library; the freestanding one, which nothing can stop
+ *   from outside, then waits in an endless loop, for a watchdog to see.
+ * Callbacks run on the thread that called into the library, must return (no longjmp, no exception through the library), and
+ *   must not use the handle.
  * Sizes. Structs that begin with struct_size may get more fields at their end in later versions. A program built against
  *   this header stays valid: the library reads and writes as much as struct_size says, and takes defaults for the rest.
  * Text is UTF-8 with a length; it need not end in NUL.
@@ -175,10 +179,9 @@ void drupe_close(drupe *handle);
 /* Copies the text of the handle's last error, cut off to size - 1 bytes and a NUL; returns its whole length. */
 size_t drupe_last_error(const drupe *handle, char *text, size_t size);
 
-/* call(user, done, total) is called before every matrix of every layer while tokens are fed, from the thread that called:
- * done of total tokens of the call in progress have been fed (of drupe_generate: of `most`). When it returns non-zero, the
- * call ends with DRUPE_E_CANCELLED and the session holds the batches that were done. It must not use the handle. NULL for
- * none. */
+/* call(user, done, total) is called before every matrix of every layer while tokens are fed: done of total tokens of the call
+ * in progress have been fed (of drupe_generate: of `most`). When it returns non-zero, the call ends with DRUPE_E_CANCELLED
+ * and the session holds the batches that were done. NULL for none. */
 int drupe_on_progress(drupe *handle, int (*call)(void *user, uint64_t done, uint64_t total), void *user);
 
 /* Gives the handle a clock for the times of drupe_get_stats: now(user) is a count of ticks that never goes back. NULL for
