@@ -173,7 +173,7 @@ static int chat(drupe *d, char *text, size_t size) {
         messages[i].text = draw(20) ? text : NULL;
         messages[i].len = draw(8);
     }
-    return drupe_chat_prompt(d, draw(20) ? messages : NULL, draw(20) ? n : draw(200), (int)draw(2), text + 8,
+    return drupe_chat_prompt(d, draw(20) ? messages : NULL, draw(20) ? n : 65 + draw(200), (int)draw(2), text + 8,
                              draw((uint32_t)size - 8), &len);
 }
 
