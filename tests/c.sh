@@ -132,39 +132,40 @@ model_end:
 S
 done
 
-# run_examples LABEL CC CXX LIBRARY RUNNER [FLAGS]: each example with both models. RUNNER is what runs a program, if anything.
+# run_examples BUILD CC CXX LIBRARY RUNNER [FLAGS]: each example with both models. RUNNER is what runs a program, if
+# anything.
 run_examples() {
-    label=$1 compiler=$2 plus=$3 library=$4 runner=$5 flags=${6:-}
-    name=$(echo "$label" | tr ' ' -)
+    build=$1 compiler=$2 plus=$3 library=$4 runner=$5 flags=${6:-}
+    name=$(echo "$build" | tr ' ' -)
     ran="minimal.c slices.c"
     for e in minimal slices chat; do $compiler $c99 $flags $examples/$e.c "$library" $libs -o "$out/$e-$name"; done
     if command -v "$plus" >/dev/null; then
         $plus $cxx17 $flags $examples/raii.cpp "$library" $libs -o "$out/raii-$name"
         ran="$ran raii.cpp"
     else
-        echo "skipped: raii.cpp, $label: no $plus"
+        echo "skipped: raii.cpp, $build: no $plus"
     fi
     for model in home stories; do
-        says "minimal.c, $label, $model" $model $runner "$out/minimal-$name" "$(path_of $model)"
-        tokens "slices.c, $label, $model" $model $runner "$out/slices-$name" "$(path_of $model)" "$prompt"
-        case $ran in *raii*) says "raii.cpp, $label, $model" $model $runner "$out/raii-$name" "$(path_of $model)" ;; esac
+        says "minimal.c, $build, $model" $model $runner "$out/minimal-$name" "$(path_of $model)"
+        tokens "slices.c, $build, $model" $model $runner "$out/slices-$name" "$(path_of $model)" "$prompt"
+        case $ran in *raii*) says "raii.cpp, $build, $model" $model $runner "$out/raii-$name" "$(path_of $model)" ;; esac
     done
     text=$($runner "$out/chat-$name" $home <"$out/chat.txt")
-    [ "$text" = "$(cat "$out/chat.text")" ] || fail "chat.c, $label, said: $text"
-    echo "ok: $label: $ran chat.c"
+    [ "$text" = "$(cat "$out/chat.text")" ] || fail "chat.c, $build, said: $text"
+    echo "ok: $build: $ran chat.c"
 }
 
-# run_noheap LABEL CC NM LIBRARY RUNNER [FLAGS]: linked at a fixed address, as firmware is.
+# run_noheap BUILD CC NM LIBRARY RUNNER [FLAGS]: linked at a fixed address, as firmware is.
 run_noheap() {
-    label=$1 compiler=$2 nm=$3 library=$4 runner=$5 flags=${6:-}
-    name=$(echo "$label" | tr ' ' -)
+    build=$1 compiler=$2 nm=$3 library=$4 runner=$5 flags=${6:-}
+    name=$(echo "$build" | tr ' ' -)
     for model in home stories; do
         program=$out/noheap-$name-$model
         $compiler $c99 $flags -DARENA_BYTES=8388608u $examples/noheap.c $examples/noheap_main.c "$out/$model.s" "$library" \
             -no-pie -Wl,--gc-sections -Wl,-Map="$program.map" -o "$program"
-        says "noheap.c, $label, $model" $model $runner "$program"
+        says "noheap.c, $build, $model" $model $runner "$program"
     done
-    [ -z "$flags" ] || { echo "ok: $label: noheap.c" && return; }
+    [ -z "$flags" ] || { echo "ok: $build: noheap.c" && return; }
     # What the map took in, from the library or from the system; the C library's own start may say what it likes.
     if grep -E 'lib(stdc\+\+|supc\+\+|gcc_eh|unwind|c)\.a|(__rust_alloc|__rg_alloc|_Unwind_|_ZSt|__cxa_throw)' "$program.map" |
         grep -v '^ \*(\|/DISCARD/'; then
@@ -173,8 +174,8 @@ run_noheap() {
     # What it takes from outside, the C library's start and the trap's and print's calls apart.
     outside=$($nm -u "$program" | sed 's/.* //; s/@.*//' | grep -vE \
         '^(__libc_start_main|__gmon_start__|__cxa_finalize|_ITM_.*|abort|write|_exit|memcpy|memmove|memset|memcmp|bcmp|strlen|getauxval)$' || true)
-    [ -z "$outside" ] || fail "noheap.c, $label, needs from outside: $outside"
-    echo "ok: $label: noheap.c: no allocator, unwinder or libstdc++; nothing but memcpy-class functions from outside"
+    [ -z "$outside" ] || fail "noheap.c, $build, needs from outside: $outside"
+    echo "ok: $build: noheap.c: no allocator, unwinder or libstdc++; nothing but memcpy-class functions from outside"
 }
 
 echo "-- examples on this machine"
