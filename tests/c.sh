@@ -219,15 +219,19 @@ compile_tests here "$cc" "$out/hosted.a" "$out/freestanding.a"
 echo "-- under AddressSanitizer, the library too"
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
 # The compiler's own sanitizer, which stable Rust keeps behind a flag; what would overflow or break an assertion shows as well.
+# sanitized OUT TARGET CARGO [CARGO ARGUMENTS]
 sanitized() {
-    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$out/asan cargo rustc -q --profile firmware -p drupe-c \
-        --lib --crate-type staticlib --target "$host" --config profile.firmware.lto=false \
+    archive=$1 target=$2 cargo=$3
+    shift 3
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$out/asan $cargo rustc -q --profile firmware -p drupe-c \
+        --lib --crate-type staticlib --target "$target" --config profile.firmware.lto=false \
         --config profile.firmware.codegen-units=16 --config profile.firmware.debug=1 \
-        --config profile.firmware.debug-assertions=true "$@" && cp "$out/asan/$host/firmware/libdrupe.a" "$out/asan-$kind.a"
+        --config profile.firmware.debug-assertions=true "$@"
+    cp "$out/asan/$target/firmware/libdrupe.a" "$out/$archive.a"
 }
 if echo 'int main(void){return 0;}' | $cc $asan -x c - -o "$out/asan-probe" 2>/dev/null && "$out/asan-probe"; then
-    kind=hosted sanitized --config 'profile.firmware.panic="unwind"'
-    kind=freestanding sanitized --no-default-features --features full
+    sanitized asan-hosted "$host" cargo --config 'profile.firmware.panic="unwind"'
+    sanitized asan-freestanding "$host" cargo --no-default-features --features full
     run_examples "hosted ASan" "$cc" c++ "$out/asan-hosted.a" "" "$asan"
     run_examples "freestanding ASan" "$cc" c++ "$out/asan-freestanding.a" "" "$asan"
     run_noheap "freestanding ASan" "$cc" nm "$out/asan-freestanding.a" "" "$asan -DNO_TRAP"
@@ -282,6 +286,15 @@ run_examples "aarch64 hosted" $arm_cc aarch64-linux-gnu-g++ "$out/arm-hosted.a" 
 run_examples "aarch64 freestanding" $arm_cc aarch64-linux-gnu-g++ "$out/arm-full.a" "$cross_run -cpu cortex-a72"
 run_noheap "aarch64 full" $arm_cc $arm_nm "$out/arm-full.a" "$cross_run -cpu cortex-a72"
 run_noheap "aarch64 one family" $arm_cc $arm_nm "$out/arm-one.a" "$cross_run -cpu cortex-a76"
+# Leaks cannot be looked for under emulation.
+asan_run="env ASAN_OPTIONS=detect_leaks=0 $cross_run -cpu cortex-a76"
+if echo 'int main(void){return 0;}' | $arm_cc $asan -x c - -o "$out/asan-probe-arm" 2>/dev/null && $asan_run "$out/asan-probe-arm"; then
+    sanitized arm-asan $cross_target "$cross_cargo" --no-default-features --features full
+    run_examples "aarch64 freestanding ASan" $arm_cc aarch64-linux-gnu-g++ "$out/arm-asan.a" "$asan_run" "$asan"
+    run_noheap "aarch64 freestanding ASan" $arm_cc $arm_nm "$out/arm-asan.a" "$asan_run" "$asan -DNO_TRAP"
+else
+    echo "skipped: no AddressSanitizer for 64-bit Arm"
+fi
 for set in full one-family; do
     # The Berkeley format's text has the constants in it, and so the model.
     bytes=$(aarch64-linux-gnu-size "$out/noheap-aarch64-$set-home" | awk -v model="$(wc -c <$home)" 'NR == 2 { print $1 - model + $2 }')
