@@ -70,6 +70,9 @@ expect "$second"
 second_tokens=$(tokens)
 [ -n "$first_tokens" ] && [ -n "$second_tokens" ] || { echo "FAILED: the program gave no tokens" >&2; exit 1; }
 
+# All cores of a machine take turns on one thread: on threads of their own, on fewer cores than they are, they would wait for
+# each other most of the time.
+#
 # Boots an image, types the second prompt when it is asked for, then the end.
 boot() {
     : >$out/said
@@ -77,7 +80,7 @@ boot() {
         waited=0
         until grep -q '^> ' $out/said || [ $waited = 300 ]; do sleep 0.5; waited=$((waited + 1)); done
         printf '%s\n\004' "$second"
-    ) | (cd $out && exec timeout 200 qemu-system-aarch64 "$@" -display none -monitor none -serial stdio \
+    ) | (cd $out && exec timeout 200 qemu-system-aarch64 "$@" -accel tcg,thread=single -nic none -display none -monitor none -serial stdio \
         -semihosting-config enable=on,target=native) >$out/said 2>$out/qemu.txt || {
         echo "FAILED: exit code $? from qemu-system-aarch64 $*" >&2
         cat $out/said $out/qemu.txt >&2

@@ -122,6 +122,9 @@ impl<'a> Session<'a> {
         let logits = arena.take(s.logits as usize)?;
         let scratch = arena.take((workers * s.scratch_bytes) as usize)?;
         let buffers = Buffers { partial, logits, scratch, ..buffers };
+        // What may be read before anything was fed: not what the caller's memory held.
+        buffers.logits.fill(0.0);
+        buffers.normed.fill(0.0);
         Ok(Session { model: *model, buffers, angles, progress: Progress::default() })
     }
 
@@ -197,7 +200,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The logits `[vocab]` that the last successful [`Session::feed`] computed.
+    /// The logits `[vocab]` that the last successful [`Session::feed`] computed; zeros before it.
     pub fn logits(&mut self) -> &mut [f32] {
         &mut self.buffers.logits[..self.model.plan.recipe.vocab as usize]
     }

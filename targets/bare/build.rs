@@ -14,6 +14,12 @@ fn main() {
     println!("cargo::rerun-if-changed={}", model.display());
     println!("cargo::rustc-env=DRUPE_MODEL_FILE={}", model.display());
 
+    // What defmt's macros keep; without it they keep errors alone.
+    println!("cargo::rerun-if-env-changed=DEFMT_LOG");
+    if env::var_os("DEFMT_LOG").is_none() {
+        println!("cargo::rustc-env=DEFMT_LOG=info");
+    }
+
     println!("cargo::rerun-if-changed=image.ld");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;

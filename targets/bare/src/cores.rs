@@ -114,8 +114,9 @@ impl Team for Cores {
         dsb(SY);
         sev();
         job(0);
+        // The last one to finish sends an event.
         while BUSY.load(Ordering::Acquire) != 0 {
-            core::hint::spin_loop();
+            wfe();
         }
     }
 }
@@ -142,7 +143,10 @@ pub unsafe extern "C" fn work() -> ! {
             if let Some(job) = unsafe { *JOB.0.get() } {
                 job(worker);
             }
-            BUSY.fetch_sub(1, Ordering::AcqRel);
+            if BUSY.fetch_sub(1, Ordering::AcqRel) == 1 {
+                dsb(SY);
+                sev();
+            }
         }
     }
 }

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include "drupe.h"
 
-static void give_up(const char *what, int code, const char *details) {
+static inline void give_up(const char *what, int code, const char *details) {
     fprintf(stderr, "%s: %s%s%s\n", what, drupe_error_text(code), details && *details ? ": " : "", details ? details : "");
     exit(1);
 }
 
-static void check(drupe *d, const char *what, int code) {
+static inline void check(drupe *d, const char *what, int code) {
     char text[256] = "";
     if (code != DRUPE_OK) {
         drupe_last_error(d, text, sizeof text);
@@ -19,7 +19,7 @@ static void check(drupe *d, const char *what, int code) {
     }
 }
 
-static unsigned char *read_file(const char *path, size_t *len) {
+static inline unsigned char *read_file(const char *path, size_t *len) {
     FILE *f = fopen(path, "rb");
     unsigned char *bytes;
     long size;
@@ -39,7 +39,7 @@ static unsigned char *read_file(const char *path, size_t *len) {
 }
 
 /* Plans, takes that much memory, builds a handle in it. */
-static drupe *start_parts(const drupe_bytes *parts, size_t count, uint32_t ctx, uint32_t batch, uint32_t workers,
+static inline drupe *start_parts(const drupe_bytes *parts, size_t count, uint32_t ctx, uint32_t batch, uint32_t workers,
                           void **memory) {
     char message[256] = "";
     drupe_options options;
@@ -57,13 +57,13 @@ static drupe *start_parts(const drupe_bytes *parts, size_t count, uint32_t ctx, 
     if (code != DRUPE_OK) give_up("plan", code, message);
     *memory = malloc((size_t)plan.memory + plan.alignment);
     if (!*memory) give_up("memory", DRUPE_E_MEMORY, "");
-    code = drupe_init(*memory, (size_t)plan.memory + plan.alignment, parts, count, &options, &d);
+    code = drupe_init(*memory, (size_t)plan.memory + plan.alignment, parts, count, &options, NULL, &d);
     if (code != DRUPE_OK) give_up("init", code, message);
     return d;
 }
 
 /* The same for a model in one file. */
-static drupe *start(const void *model, size_t len, uint32_t ctx, uint32_t batch, uint32_t workers, void **memory) {
+static inline drupe *start(const void *model, size_t len, uint32_t ctx, uint32_t batch, uint32_t workers, void **memory) {
     drupe_bytes part;
     part.data = model;
     part.len = len;

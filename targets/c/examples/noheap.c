@@ -34,10 +34,10 @@ int run_model(const char *prompt, size_t prompt_len, uint64_t most) {
     options.ctx = 256;
     options.batch = 8;
     options.max_text = 64;
-    code = drupe_init(arena, sizeof arena, &model, 1, &options, &d);
+    code = drupe_init(arena, sizeof arena, &model, 1, &options, NULL, &d);
     if (code != DRUPE_OK) return code;
     code = drupe_tokenize(d, prompt, prompt_len, DRUPE_ADD_BOS, tokens, 256, &count);
     if (code == DRUPE_OK) code = drupe_feed(d, tokens, count);
-    if (code == DRUPE_OK) code = drupe_generate(d, most, say, 0, &said);
+    if (code == DRUPE_OK) code = drupe_generate(d, most, say, NULL, &said);
     return code;
 }

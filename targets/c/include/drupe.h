@@ -10,9 +10,14 @@
  *   on the handle fail.
  * Threads. A handle may be used by one thread at a time. Different handles are independent: there is no global state.
  *   Work is done on the calling thread, unless drupe_use_team (or, hosted, drupe_use_threads) gives workers.
- * Errors. Functions return DRUPE_OK or a negative code and never abort. Outputs are written only on success, with one
- *   exception: with DRUPE_E_BUFFER the needed length is written. drupe_last_error tells the details of the last error of a
- *   handle; for functions without a handle they go to options.message.
+ * Errors. Functions return DRUPE_OK or a negative code and never abort. Outputs are written only on success, with two
+ *   exceptions: with DRUPE_E_BUFFER the needed length is written (what the buffer holds then is undefined), with
+ *   DRUPE_E_MEMORY of drupe_init the needed size. drupe_last_error tells the details of the last error of a handle; for
+ *   functions without a handle they go to options.message.
+ *   A defect of the library itself is DRUPE_E_INTERNAL in the hosted library; the freestanding one, which nothing can stop
+ *   from outside, then waits in an endless loop, for a watchdog to see.
+ * Callbacks run on the thread that called into the library, must return (no longjmp, no exception through the library), and
+ *   must not use the handle.
  * Sizes. Structs that begin with struct_size may get more fields at their end in later versions. A program built against
  *   this header stays valid: the library reads and writes as much as struct_size says, and takes defaults for the rest.
  * Text is UTF-8 with a length; it need not end in NUL.
@@ -163,10 +168,10 @@ int drupe_plan(const drupe_bytes *parts, size_t count, const drupe_options *opti
 int drupe_largest_ctx(const drupe_bytes *parts, size_t count, const drupe_options *options, uint64_t memory,
                       uint32_t *ctx);
 
-/* Builds a handle in memory. The list of parts is copied, their bytes are not. Errors: those of drupe_plan, and MEMORY (the
- * message names both figures; drupe_plan tells the needed one). */
+/* Builds a handle in memory. The list of parts is copied, their bytes are not. Errors: those of drupe_plan, and MEMORY; info,
+ * unless it is NULL, is written on success and with MEMORY: info->memory bytes, aligned to 64, are needed. */
 int drupe_init(void *memory, size_t memory_len, const drupe_bytes *parts, size_t count, const drupe_options *options,
-               drupe **handle);
+               drupe_plan_info *info, drupe **handle);
 
 /* Makes later calls on the handle fail with INVALID, as long as its memory is left alone. NULL is allowed. */
 void drupe_close(drupe *handle);
@@ -174,10 +179,9 @@ void drupe_close(drupe *handle);
 /* Copies the text of the handle's last error, cut off to size - 1 bytes and a NUL; returns its whole length. */
 size_t drupe_last_error(const drupe *handle, char *text, size_t size);
 
-/* call(user, done, total) is called before every matrix of every layer while tokens are fed, from the thread that called:
- * done of total tokens of the call in progress have been fed (of drupe_generate: of `most`). When it returns non-zero, the
- * call ends with DRUPE_E_CANCELLED and the session holds the batches that were done. It must not use the handle. NULL for
- * none. */
+/* call(user, done, total) is called before every matrix of every layer while tokens are fed: done of total tokens of the call
+ * in progress have been fed (of drupe_generate: of `most`). When it returns non-zero, the call ends with DRUPE_E_CANCELLED
+ * and the session holds the batches that were done. NULL for none. */
 int drupe_on_progress(drupe *handle, int (*call)(void *user, uint64_t done, uint64_t total), void *user);
 
 /* Gives the handle a clock for the times of drupe_get_stats: now(user) is a count of ticks that never goes back. NULL for
@@ -196,7 +200,7 @@ int drupe_feed(drupe *handle, const uint32_t *tokens, size_t count);
 int drupe_feed_slice(drupe *handle, const uint32_t *tokens, size_t count, size_t most, size_t *taken);
 
 /* The logits after the last token fed: plan_info.vocab floats inside the handle, valid until the next call. They may be
- * changed before drupe_sample. */
+ * changed before drupe_sample. Zeros before anything was fed. */
 int drupe_logits(drupe *handle, float **logits, size_t *count);
 
 /* The final hidden state of the token fed last, normed: plan_info.width floats, valid until the next call. An embedding of

@@ -1,7 +1,8 @@
-// drupe.hpp: drupe.h for C++17. Owns the memory of a handle; throws drupe::error.
+// drupe.hpp: drupe.h for C++17. Owns the memory of a handle; throws drupe_cpp::error. (The C type has the name drupe.)
 #ifndef DRUPE_HPP
 #define DRUPE_HPP
 
+#include <exception>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -32,7 +33,8 @@ public:
         plan.struct_size = sizeof plan;
         if (int code = drupe_plan(&part, 1, &options, &plan)) throw error(code, message);
         memory_.resize(plan.memory + plan.alignment);
-        if (int code = drupe_init(memory_.data(), memory_.size(), &part, 1, &options, &handle_)) throw error(code, message);
+        if (int code = drupe_init(memory_.data(), memory_.size(), &part, 1, &options, nullptr, &handle_))
+            throw error(code, message);
     }
     session(const session &) = delete;
     session &operator=(const session &) = delete;
@@ -51,13 +53,25 @@ public:
         check(drupe_sample(handle_, &token));
         return token;
     }
-    // Calls say(text) with each piece; it returns true to stop.
-    std::uint64_t generate(std::uint64_t most, std::function<bool(std::string_view)> say) {
+    // Calls say(text) with each piece; it returns true to stop. What it throws is thrown here.
+    std::uint64_t generate(std::uint64_t most, const std::function<bool(std::string_view)> &say) {
+        struct listener {
+            const std::function<bool(std::string_view)> &say;
+            std::exception_ptr thrown;
+        } listener{say, nullptr};
         std::uint64_t count = 0;
         auto call = [](void *user, const char *text, std::size_t len) -> int {
-            return (*static_cast<std::function<bool(std::string_view)> *>(user))({text, len});
+            auto *to = static_cast<struct listener *>(user);
+            try {
+                return to->say({text, len});
+            } catch (...) {
+                to->thrown = std::current_exception();
+                return 1;
+            }
         };
-        check(drupe_generate(handle_, most, call, &say, &count));
+        int code = drupe_generate(handle_, most, call, &listener, &count);
+        if (listener.thrown) std::rethrow_exception(listener.thrown);
+        check(code);
         return count;
     }
     drupe *handle() { return handle_; }

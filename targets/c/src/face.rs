@@ -4,7 +4,7 @@ use crate::error::{Code, Done, Message, fail};
 use crate::options::{Bytes, Clock, Options, PlanInfo, Progress, Sampling, Stats, Team as CTeam};
 use crate::pass::slice;
 use core::cell::Cell;
-use core::ffi::CStr;
+use core::ffi::c_char;
 use drupe_core::chat::{ChatFormat, Message as Turn};
 use drupe_core::gguf::Gguf;
 use drupe_core::model::{self, ModelError};
@@ -245,7 +245,7 @@ impl Face {
             feed_ticks,
             sample_ticks,
             memory: plan.total(),
-            isa: isa_name(self.session.model().kernels().isa()).as_ptr(),
+            isa: isa_name(self.session.model().kernels().isa()),
         }
     }
 
@@ -403,10 +403,11 @@ impl Face {
         let mut len = 0usize;
         for piece in chat.pieces(turns, eos, answer) {
             let text = piece.text.as_bytes();
-            if let Some(room) = out.get_mut(len..len + text.len()) {
+            let end = len.saturating_add(text.len());
+            if let Some(room) = out.get_mut(len..end) {
                 room.copy_from_slice(text);
             }
-            len += text.len();
+            len = end;
         }
         Ok(len)
     }
@@ -450,14 +451,23 @@ impl Face {
     }
 }
 
-fn isa_name(isa: Isa) -> &'static CStr {
-    match isa {
-        Isa::Scalar => c"scalar",
-        Isa::Avx2 => c"avx2",
-        Isa::AvxVnni => c"avx-vnni",
-        Isa::Avx512Vnni => c"avx512-vnni",
-        Isa::Neon => c"neon",
-        Isa::DotProd => c"dotprod",
-        Isa::I8mm => c"i8mm",
+/// Bytes of the longest name of an instruction set and its NUL.
+const ISA_NAME: usize = 16;
+
+/// The names of [`Isa::ALL`], ended as C wants them.
+static ISA_NAMES: [[u8; ISA_NAME]; Isa::ALL.len()] = {
+    let mut names = [[0; ISA_NAME]; Isa::ALL.len()];
+    let mut i = 0;
+    while i < names.len() {
+        let name = Isa::ALL[i].1.as_bytes();
+        assert!(name.len() < ISA_NAME);
+        names[i].split_at_mut(name.len()).0.copy_from_slice(name);
+        i += 1;
     }
+    names
+};
+
+fn isa_name(isa: Isa) -> *const c_char {
+    let found = Isa::ALL.iter().zip(&ISA_NAMES).find(|((other, _), _)| *other == isa);
+    found.map_or(c"".as_ptr(), |(_, name)| name.as_ptr().cast())
 }

@@ -136,6 +136,7 @@ pub unsafe extern "C" fn drupe_init(
     parts: *const Bytes,
     count: usize,
     options: *const Options,
+    info: *mut PlanInfo,
     handle: *mut *mut Face,
 ) -> c_int {
     // SAFETY: the header's contract on each pointer.
@@ -148,7 +149,11 @@ pub unsafe extern "C" fn drupe_init(
             let parts = Parts::of(parts, count)?;
             let memory: &'static mut [u8] = slice_mut(memory.cast::<u8>(), memory_len)?;
             let layout = Layout::new(&parts.gguf()?, &read)?;
-            let needed = layout.info(count).memory;
+            let plan = layout.info(count);
+            if !info.is_null() {
+                write_sized(info, plan)?;
+            }
+            let needed = plan.memory;
             let skip = memory.as_ptr().align_offset(Arena::ALIGN).min(memory.len());
             let memory = &mut memory[skip..];
             let given = memory.len();

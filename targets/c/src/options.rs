@@ -1,8 +1,9 @@
 //! What C passes in: sized structs and callbacks.
 
 use crate::error::{Code, Done, fail};
-use crate::pass::Sized32;
+use crate::pass::{Sized32, guarded};
 use core::ffi::{c_char, c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
 use drupe_core::quant::KvFormat;
 use drupe_core::sampler::SamplerConfig;
 use drupe_core::{Config, Team as CoreTeam};
@@ -287,12 +288,25 @@ pub struct Team {
 // that `user` may be used there.
 unsafe impl Sync for Team {}
 
-type Job<'j> = &'j (dyn Fn(usize) + Sync);
+/// One step of the work, as [`call_job`] finds it.
+struct Step<'j> {
+    job: &'j (dyn Fn(usize) + Sync),
+    workers: usize,
+    failed: AtomicBool,
+}
 
+/// The [`JobCall`] that `run` gets. Nothing unwinds into the caller's threads, and a worker that is none does nothing.
 unsafe extern "C" fn call_job(arg: *mut c_void, worker: u32) {
-    // SAFETY: `arg` is the pointer that Team::run below passed, to a job that lives until `run` returns.
-    let job = unsafe { *arg.cast::<Job<'_>>() };
-    job(worker as usize)
+    // SAFETY: `arg` is the pointer that Team::run below passed, to a step that lives until `run` returns.
+    let step = unsafe { &*arg.cast::<Step<'_>>() };
+    let worker = worker as usize;
+    let work = || {
+        (step.job)(worker);
+        Ok(())
+    };
+    if worker < step.workers && guarded(work).is_err() {
+        step.failed.store(true, Ordering::Relaxed);
+    }
 }
 
 impl CoreTeam for Team {
@@ -300,11 +314,13 @@ impl CoreTeam for Team {
         self.workers as usize
     }
 
-    fn run(&self, mut job: Job<'_>) {
-        match self.run {
-            // SAFETY: the caller of drupe_use_team promised this contract.
-            Some(run) => unsafe { run(self.user, call_job, (&raw mut job).cast()) },
-            None => job(0),
-        }
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        let Some(run) = self.run else { return job(0) };
+        let step = Step { job, workers: self.workers as usize, failed: AtomicBool::new(false) };
+        // SAFETY: the caller of drupe_use_team promised this contract.
+        unsafe { run(self.user, call_job, (&raw const step).cast_mut().cast()) };
+        // The panic goes on here, on the caller's thread, where the function that was called turns it into a code.
+        #[cfg(feature = "hosted")]
+        assert!(!step.failed.into_inner(), "a worker panicked");
     }
 }

@@ -161,6 +161,52 @@ static void saved_and_restored(drupe *d) {
     printf("ok: a state saved, damaged, restored\n");
 }
 
+/* Chat formats are recognised from the file, or not; returns whether this one's is. */
+static int chats(drupe *d) {
+    static const char question[] = "Is the light on?";
+    drupe_message messages[65];
+    char text[512], details[200];
+    uint32_t tokens[128];
+    size_t i, len = 0, again = 0, count = 0;
+    int code;
+    for (i = 0; i < 65; i++) {
+        messages[i].role = i % 2 ? DRUPE_ROLE_ASSISTANT : DRUPE_ROLE_USER;
+        messages[i].text = question;
+        messages[i].len = sizeof question - 1;
+    }
+    code = drupe_chat_prompt(d, messages, 3, 1, NULL, 0, &len);
+    if (code == DRUPE_E_CHAT) {
+        EXPECT(drupe_last_error(d, details, sizeof details) > 0 && strstr(details, "chat template"));
+        return 0;
+    }
+    EXPECT(code == DRUPE_E_BUFFER && len > 3 * (sizeof question - 1) && len < sizeof text);
+    EXPECT(drupe_chat_prompt(d, messages, 3, 1, text, len - 1, &again) == DRUPE_E_BUFFER && again == len);
+    EXPECT(drupe_chat_prompt(d, messages, 3, 1, text, len, &again) == DRUPE_OK && again == len);
+    text[len] = 0;
+    EXPECT(strstr(text, question));
+    EXPECT(drupe_tokenize(d, text, len, DRUPE_PARSE_SPECIAL, tokens, 128, &count) == DRUPE_OK && count > 3);
+    EXPECT(drupe_tokenize(d, text, len, DRUPE_PARSE_SPECIAL, tokens, count - 1, &again) == DRUPE_E_BUFFER && again == count);
+    EXPECT(drupe_chat_prompt(d, messages, 65, 1, text, sizeof text, &len) == DRUPE_E_OPTION);
+    messages[1].role = 3;
+    EXPECT(drupe_chat_prompt(d, messages, 3, 1, text, sizeof text, &len) == DRUPE_E_OPTION);
+    messages[1].role = DRUPE_ROLE_SYSTEM;
+    messages[1].text = "\xff";
+    messages[1].len = 1;
+    EXPECT(drupe_chat_prompt(d, messages, 3, 1, text, sizeof text, &len) == DRUPE_E_TEXT);
+    return 1;
+}
+
+/* Before anything was fed: zeros, not what the memory held. */
+static void fresh(drupe *d) {
+    float *logits;
+    const float *hidden;
+    size_t i, count = 0;
+    EXPECT(drupe_logits(d, &logits, &count) == DRUPE_OK && count > 0);
+    for (i = 0; i < count; i++) EXPECT(logits[i] == 0);
+    EXPECT(drupe_hidden(d, &hidden, &count) == DRUPE_OK && count > 0);
+    for (i = 0; i < count; i++) EXPECT(hidden[i] == 0);
+}
+
 /* Two models, a token of one after a token of the other. */
 static void interleaved(drupe *const *d, uint32_t expected[2][COUNT]) {
     uint32_t tokens[128], out;
@@ -298,11 +344,14 @@ int main(int argc, char **argv) {
     for (m = 0; m < 2; m++) {
         model[m] = read_file(argv[1 + m], &len[m]);
         d[m] = start(model[m], len[m], 256, 4, 3, &memory[m]);
+        fresh(d[m]);
         answer(d[m], expected[m]);
     }
     plans(model[0], len[0]);
     progress_and_figures(d[0], expected[0]);
     saved_and_restored(d[0]);
+    EXPECT(chats(d[0]) + chats(d[1]) > 0);
+    printf("ok: chat formats\n");
     interleaved(d, expected);
 #ifdef DRUPE_HOSTED
     two_threads(d, expected);
