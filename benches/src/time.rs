@@ -9,11 +9,11 @@ fn on_processor() -> Option<u64> {
 }
 
 /// The best of a few runs, in seconds: of time on the processor if `alone` (one thread) and the system tells it. A run
-/// repeats the work for at least 50 ms, since the system counts in its own steps.
+/// repeats the work for at least 300 ms, since the system counts in its own steps.
 pub fn best(runs: usize, alone: bool, mut f: impl FnMut()) -> f64 {
     let start = Instant::now();
     f();
-    let repeats = (0.05 / start.elapsed().as_secs_f64().max(1e-9)).ceil().clamp(1.0, 1e6);
+    let repeats = (0.3 / start.elapsed().as_secs_f64().max(1e-9)).ceil().clamp(1.0, 1e6);
     let mut best = f64::MAX;
     for _ in 0..runs {
         let (wall, before) = (Instant::now(), on_processor());

@@ -5,8 +5,10 @@ mod attend_one;
 mod cpu;
 mod dense;
 mod float;
+mod kweights;
 mod matmul;
 mod simd;
+mod tile;
 mod weights;
 
 use crate::kernels::{AttendState, Isa, KvFormat, KvRun, RopeKind, Table, Unary};

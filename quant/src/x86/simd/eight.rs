@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 
 /// AVX2, FMA and F16C with a dot product given by the macro's arguments.
 macro_rules! eight_lanes {
-    ($(#[$doc:meta])* $name:ident, $offset:expr, $dot:item, $dot_signed:item) => {
+    ($(#[$doc:meta])* $name:ident, $offset:expr, $($dots:item)*) => {
         $(#[$doc])*
         pub(in crate::x86) struct $name;
 
@@ -55,6 +55,18 @@ macro_rules! eight_lanes {
             #[inline(always)]
             unsafe fn shl(a: __m256i, n: i32) -> __m256i {
                 unsafe { _mm256_sllv_epi32(a, _mm256_set1_epi32(n)) }
+            }
+            #[inline(always)]
+            unsafe fn sar(a: __m256i, n: i32) -> __m256i {
+                unsafe { _mm256_srav_epi32(a, _mm256_set1_epi32(n)) }
+            }
+            #[inline(always)]
+            unsafe fn add16(a: __m256i, b: __m256i) -> __m256i {
+                unsafe { _mm256_add_epi16(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn madd16(a: __m256i, b: __m256i) -> __m256i {
+                unsafe { _mm256_madd_epi16(a, b) }
             }
             #[inline(always)]
             unsafe fn lookup(table: __m256i, index: __m256i) -> __m256i {
@@ -114,8 +126,7 @@ macro_rules! eight_lanes {
                     _mm256_cvtph_ps(_mm256_castsi256_si128(packed))
                 }
             }
-            $dot
-            $dot_signed
+            $($dots)*
             #[inline(always)]
             unsafe fn to_f(x: __m256i) -> __m256 {
                 unsafe { _mm256_cvtepi32_ps(x) }
@@ -310,7 +321,7 @@ eight_lanes! {
             }
             sum
         }
-    },
+    }
     #[inline(always)]
     unsafe fn dot_signed<const T: usize, const N: usize>(
         init: [__m256i; T],
@@ -353,7 +364,7 @@ eight_lanes! {
             }
         }
         sum
-    },
+    }
     #[inline(always)]
     unsafe fn dot_signed<const T: usize, const N: usize>(
         init: [__m256i; T],
@@ -385,7 +396,7 @@ eight_lanes! {
             }
         }
         sum
-    },
+    }
     #[inline(always)]
     unsafe fn dot_signed<const T: usize, const N: usize>(
         init: [__m256i; T],

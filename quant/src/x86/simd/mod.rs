@@ -94,6 +94,12 @@ pub(super) trait Simd: Sized {
     /// 32-bit logical shifts.
     unsafe fn shr(a: Self::I, n: i32) -> Self::I;
     unsafe fn shl(a: Self::I, n: i32) -> Self::I;
+    /// 32-bit arithmetic shift.
+    unsafe fn sar(a: Self::I, n: i32) -> Self::I;
+    /// 16-bit sum.
+    unsafe fn add16(a: Self::I, b: Self::I) -> Self::I;
+    /// For each lane the sum of the products of its two i16.
+    unsafe fn madd16(a: Self::I, b: Self::I) -> Self::I;
     /// Looks bytes 0..16 up in a table made by [`Simd::splat_table`].
     unsafe fn lookup(table: Self::I, index: Self::I) -> Self::I;
     /// `bit` in each byte `i` of a lane where bit `first + i` of the lane is set, else 0; `first` a multiple of 4.

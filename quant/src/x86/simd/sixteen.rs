@@ -55,6 +55,18 @@ impl Simd for Wide {
         unsafe { _mm512_sllv_epi32(a, _mm512_set1_epi32(n)) }
     }
     #[inline(always)]
+    unsafe fn sar(a: __m512i, n: i32) -> __m512i {
+        unsafe { _mm512_srav_epi32(a, _mm512_set1_epi32(n)) }
+    }
+    #[inline(always)]
+    unsafe fn add16(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi16(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn madd16(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_madd_epi16(a, b) }
+    }
+    #[inline(always)]
     unsafe fn lookup(table: __m512i, index: __m512i) -> __m512i {
         unsafe { _mm512_shuffle_epi8(table, index) }
     }

@@ -1,0 +1,451 @@
+//! A tile of tokens: their activations as the kernels read them (the panel), and what a group of weights does to all
+//! of them.
+//!
+//! ```text
+//! one by one    : entries [groups, tokens] = 32 activations | their scale f32 | side, 4 bytes
+//! with sums     : entries [groups, tokens] = 32 activations
+//!                 tails   [blocks, tokens] = scale f32 | sums of activations, i16 × 8 (of 32) or × 16 (of 16)
+//! ```
+//! "With sums" are the blocks of 256 whose groups have unsigned weights and integer scales.
+
+use super::simd::Simd;
+use crate::act::{ActKind, Acts};
+use core::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+use core::marker::PhantomData;
+
+/// What a format adds for each token beside `scale · Σ w·a`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// One by one: the weights are too large by this. The side is the integer `-offset · Σa`.
+    Offset(i32),
+    /// One by one, with a minimum. The side is the float `scale of a · Σa`.
+    Min,
+    /// With sums of each 32 columns.
+    Sums,
+    /// With sums of each 16 columns.
+    Sums16,
+}
+
+impl Side {
+    const fn entry(self) -> usize {
+        match self {
+            Side::Offset(_) | Side::Min => 40,
+            Side::Sums | Side::Sums16 => 32,
+        }
+    }
+
+    const fn tail(self) -> usize {
+        match self {
+            Side::Offset(_) | Side::Min => 0,
+            Side::Sums => 20,
+            Side::Sums16 => 36,
+        }
+    }
+}
+
+/// The most bytes that a token's `cols` activations take in a panel: 40 for each 32, since `8 · 32 + 36 < 8 · 40`.
+pub(super) const fn panel_bytes(cols: usize) -> usize {
+    cols.div_ceil(32) * 40
+}
+
+/// Where unpacked groups go: all tokens of a tile.
+pub(super) struct Sink<S: Simd> {
+    tokens: usize,
+    entries: *const u8,
+    tails: *const u8,
+    /// `[tokens, LANES]`, and behind them as many sums of the block, zeros between blocks.
+    acc: *mut f32,
+    ahead: Ahead,
+    lanes: PhantomData<S>,
+}
+
+/// What memory to ask for next.
+pub(super) enum Ahead {
+    /// Nothing: the hardware sees what is coming.
+    Nothing,
+    /// The bytes at this address, so many at each group.
+    Side { at: *const u8, step: usize },
+    /// Rows far apart: so many bytes of the next rows' blocks at each group, an eighth of the lanes at a time.
+    Apart { at: *const u8, step: usize, stride: usize },
+}
+
+/// What a group of columns does to the tokens of a tile, several at a time.
+trait Group<S: Simd> {
+    /// Bytes of an entry (or tail).
+    const ENTRY: usize;
+
+    /// Adds this group to the accumulators (or sums) of `T` tokens, whose entries and accumulators follow one another.
+    ///
+    /// # Safety
+    /// `T` entries of this group must be at `from`, `T` accumulators at `acc`; the conditions of [`super::simd`].
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32);
+}
+
+/// Methods that take a group `g` want one of the row, `w` its columns in 8 registers (see [`super::weights`]).
+///
+/// Safety of all these functions: `g` and `b` must be of the row; the conditions of [`super::simd`].
+impl<S: Simd> Sink<S> {
+    /// Fills the panel with `tokens` tokens from token `first` on, for a format with this `side`.
+    ///
+    /// # Safety
+    /// `panel` has room for `tokens` times [`panel_bytes`], `acc` for `2 · tokens · LANES` floats.
+    #[inline(always)]
+    pub unsafe fn fill(side: Side, acts: &Acts, first: usize, tokens: usize, panel: *mut u8, acc: *mut f32) -> Sink<S> {
+        let stride = acts.kind.stride(acts.cols);
+        let (qs, scales, sums) = (acts.qs(first), acts.scales(first), acts.sums(first));
+        let groups = acts.cols / 32;
+        let shift = if acts.kind == ActKind::Q8K { 3 } else { 0 };
+        // SAFETY: token `first + t`'s record lies `t · stride` after token `first`'s; the entries are in the panel.
+        unsafe {
+            let tails = panel.add(groups * tokens * side.entry());
+            let mut to = panel;
+            for g in 0..groups {
+                for t in 0..tokens {
+                    core::ptr::copy_nonoverlapping(qs.as_ptr().add(32 * g).byte_add(t * stride).cast(), to, 32);
+                    if side.tail() == 0 {
+                        let scale = *scales.as_ptr().add(g >> shift).byte_add(t * stride);
+                        let sums = sums.as_ptr().add(2 * g).byte_add(t * stride);
+                        let sum = *sums as i32 + *sums.add(1) as i32;
+                        to.add(32).cast::<f32>().write(scale);
+                        match side {
+                            Side::Offset(by) => to.add(36).cast::<i32>().write(-by * sum),
+                            _ => to.add(36).cast::<f32>().write(scale * sum as f32),
+                        }
+                    }
+                    to = to.add(side.entry());
+                }
+            }
+            let blocks = if side.tail() == 0 { 0 } else { groups / 8 };
+            let mut to = tails;
+            for b in 0..blocks {
+                for t in 0..tokens {
+                    to.cast::<f32>().write(*scales.as_ptr().add(b).byte_add(t * stride));
+                    let sums = sums.as_ptr().add(16 * b).byte_add(t * stride);
+                    let to_sums = to.add(4).cast::<i16>();
+                    if side == Side::Sums16 {
+                        core::ptr::copy_nonoverlapping(sums, to_sums, 16);
+                    } else {
+                        // At most 32 · 127.
+                        (0..8).for_each(|i| to_sums.add(i).write(*sums.add(2 * i) + *sums.add(2 * i + 1)));
+                    }
+                    to = to.add(side.tail());
+                }
+            }
+            Sink { tokens, entries: panel, tails, acc, ahead: Ahead::Nothing, lanes: PhantomData }
+        }
+    }
+
+    /// Before a group of rows, whose memory comes as `ahead` says.
+    #[inline(always)]
+    pub unsafe fn begin(&mut self, ahead: Ahead) {
+        self.ahead = ahead;
+        for t in 0..self.tokens {
+            unsafe {
+                S::store_f(self.acc.add(t * S::LANES), S::splat_f(0.0));
+                S::store_f(self.acc.add((self.tokens + t) * S::LANES), S::splat_f(0.0));
+            }
+        }
+    }
+
+    /// Before a block of rows far apart: the next one is at `at`.
+    #[inline(always)]
+    pub fn next_block(&mut self, next: *const u8) {
+        if let Ahead::Apart { at, .. } = &mut self.ahead {
+            *at = next;
+        }
+    }
+
+    /// The sums of token `t`.
+    #[inline(always)]
+    pub unsafe fn result(&self, t: usize) -> S::F {
+        // SAFETY: `t` is a token of the tile.
+        unsafe { S::load_f(self.acc.add(t * S::LANES)) }
+    }
+
+    /// Asks for the next weights: a few lines at every group, since a burst of them finds no room among the outstanding
+    /// misses. Rows that lie side by side go to the second level, which holds more misses and does not lose the rows that are
+    /// being read; of rows far apart the hardware has brought the next lines there already.
+    #[inline(always)]
+    fn ask(&mut self) {
+        match &mut self.ahead {
+            Ahead::Nothing => {}
+            Ahead::Side { at, step } => {
+                for line in (0..*step).step_by(64) {
+                    // SAFETY: a prefetch never faults, wherever it points.
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(line).cast()) };
+                }
+                *at = at.wrapping_add(*step);
+            }
+            Ahead::Apart { at, step, stride } => {
+                for _ in 0..S::LANES / 8 {
+                    for line in (0..*step).step_by(64) {
+                        // SAFETY: as above.
+                        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
+                    }
+                    *at = at.wrapping_add(*stride);
+                }
+            }
+        }
+    }
+
+    /// All tokens: by fours (by twos where there are 16 registers only), so that the sums of one token do not wait for
+    /// each other, then one by one.
+    #[inline(always)]
+    unsafe fn each<G: Group<S>>(&self, mut from: *const u8, mut acc: *mut f32, group: &G) {
+        let together = if S::LANES == 16 { 4 } else { 2 };
+        let mut left = self.tokens;
+        // SAFETY: inside the panel and the accumulators.
+        unsafe {
+            while left >= together {
+                if S::LANES == 16 {
+                    group.add::<4>(from, acc)
+                } else {
+                    group.add::<2>(from, acc)
+                }
+                from = from.wrapping_add(together * G::ENTRY);
+                acc = acc.wrapping_add(together * S::LANES);
+                left -= together;
+            }
+            while left > 0 {
+                group.add::<1>(from, acc);
+                from = from.wrapping_add(G::ENTRY);
+                acc = acc.wrapping_add(S::LANES);
+                left -= 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn each_entry<G: Group<S>>(&mut self, g: usize, group: &G) {
+        self.ask();
+        unsafe { self.each(self.entries.add(g * self.tokens * G::ENTRY), self.acc, group) }
+    }
+
+    #[inline(always)]
+    unsafe fn each_sum<G: Group<S>>(&mut self, g: usize, group: &G) {
+        self.ask();
+        unsafe {
+            let sums = self.acc.add(self.tokens * S::LANES);
+            self.each(self.entries.add(g * self.tokens * G::ENTRY), sums, group)
+        }
+    }
+
+    /// 32 columns with an offset.
+    #[inline(always)]
+    pub unsafe fn offset<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
+        unsafe { self.each_entry(g, &Offset::<S, MAX> { w, scale }) }
+    }
+
+    /// 32 columns of signed weights.
+    #[inline(always)]
+    pub unsafe fn signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
+        unsafe { self.each_entry(g, &Offset::<S, SIGNED> { w, scale }) }
+    }
+
+    /// 32 columns with a minimum.
+    #[inline(always)]
+    pub unsafe fn min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F) {
+        unsafe { self.each_entry(g, &Min::<S, MAX> { w, scale, min }) }
+    }
+
+    /// 32 columns of a block with sums.
+    #[inline(always)]
+    pub unsafe fn scaled<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::I) {
+        unsafe { self.each_sum(g, &Scaled::<S, MAX> { w, scale: S::to_f(scale) }) }
+    }
+
+    /// The same with a scale for each 16 columns.
+    #[inline(always)]
+    pub unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]) {
+        let low = [w[0], w[1], w[2], w[3]];
+        let high = [w[4], w[5], w[6], w[7]];
+        unsafe {
+            let scale = [S::to_f(scale[0]), S::to_f(scale[1])];
+            self.each_sum(g, &Scaled16::<S, MAX> { w: [low, high], scale })
+        }
+    }
+
+    /// The end of block `b` of 256: what has been summed, times `d`, and `m · Σ pairs · (sums of the activations)`, where
+    /// lane `r` of `pairs[i]` holds two i16, one for each of two successive sums.
+    #[inline(always)]
+    pub unsafe fn finish<const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]) {
+        unsafe {
+            let tails = self.tails.add(b * self.tokens * Finish::<S, P>::ENTRY);
+            self.each(tails, self.acc, &Finish { d, m, pairs, sums: self.tokens * S::LANES })
+        }
+    }
+}
+
+/// Instead of a largest weight: signed weights.
+const SIGNED: i32 = -1;
+
+/// The float at `at`, in every lane.
+#[inline(always)]
+unsafe fn float<S: Simd>(at: *const u8) -> S::F {
+    // SAFETY: inside an entry.
+    unsafe { S::splat_f(*at.cast::<f32>()) }
+}
+
+/// The four bytes at `at`, in every lane.
+#[inline(always)]
+unsafe fn four<S: Simd>(at: *const u8) -> S::I {
+    // SAFETY: inside an entry.
+    unsafe { S::splat(*at.cast::<i32>()) }
+}
+
+struct Offset<'w, S: Simd, const MAX: i32> {
+    w: &'w [S::I; 8],
+    scale: S::F,
+}
+
+// SAFETY (of the blocks in this and the next implementations): the conditions of [`Group::add`].
+impl<S: Simd, const MAX: i32> Group<S> for Offset<'_, S, MAX> {
+    const ENTRY: usize = Side::Offset(0).entry();
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let mut dot = [S::splat(0); T];
+            for (t, dot) in dot.iter_mut().enumerate() {
+                *dot = four::<S>(from.add(t * Self::ENTRY + 36));
+            }
+            let dot = if MAX == SIGNED {
+                S::dot_signed::<T, 8>(dot, self.w, from.cast(), Self::ENTRY)
+            } else {
+                S::dot::<T, 8, MAX>(dot, self.w, from.cast(), Self::ENTRY)
+            };
+            for (t, dot) in dot.into_iter().enumerate() {
+                let at = acc.add(t * S::LANES);
+                let scale = S::mulf(self.scale, float::<S>(from.add(t * Self::ENTRY + 32)));
+                S::store_f(at, S::fma(S::to_f(dot), scale, S::load_f(at)));
+            }
+        }
+    }
+}
+
+struct Min<'w, S: Simd, const MAX: i32> {
+    w: &'w [S::I; 8],
+    scale: S::F,
+    min: S::F,
+}
+
+impl<S: Simd, const MAX: i32> Group<S> for Min<'_, S, MAX> {
+    const ENTRY: usize = Side::Min.entry();
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let dot = S::dot::<T, 8, MAX>([S::splat(0); T], self.w, from.cast(), Self::ENTRY);
+            for (t, dot) in dot.into_iter().enumerate() {
+                let (token, at) = (from.add(t * Self::ENTRY), acc.add(t * S::LANES));
+                let sum = S::fma(S::to_f(dot), S::mulf(self.scale, float::<S>(token.add(32))), S::load_f(at));
+                S::store_f(at, S::fma(self.min, float::<S>(token.add(36)), sum));
+            }
+        }
+    }
+}
+
+/// `sum[t] += scale · Σ w·a[t]`: as i32 below 2^21, times a scale of at most seven bits, and so rounded once.
+#[inline(always)]
+unsafe fn scaled<S: Simd, const T: usize, const N: usize, const MAX: i32>(
+    sum: &mut [S::F; T],
+    w: &[S::I; N],
+    scale: S::F,
+    a: *const u8,
+) {
+    const ENTRY: usize = Side::Sums.entry();
+    // SAFETY: the conditions of [`Group::add`].
+    unsafe {
+        let dot = S::dot::<T, N, MAX>([S::splat(0); T], w, a.cast(), ENTRY);
+        for (sum, dot) in sum.iter_mut().zip(dot) {
+            *sum = S::fma(S::to_f(dot), scale, *sum);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn load<S: Simd, const T: usize>(acc: *const f32) -> [S::F; T] {
+    // SAFETY: the conditions of [`Group::add`].
+    unsafe {
+        let mut all = [S::splat_f(0.0); T];
+        for (t, x) in all.iter_mut().enumerate() {
+            *x = S::load_f(acc.add(t * S::LANES));
+        }
+        all
+    }
+}
+
+#[inline(always)]
+unsafe fn store<S: Simd, const T: usize>(acc: *mut f32, all: [S::F; T]) {
+    for (t, x) in all.into_iter().enumerate() {
+        // SAFETY: the conditions of [`Group::add`].
+        unsafe { S::store_f(acc.add(t * S::LANES), x) }
+    }
+}
+
+struct Scaled<'w, S: Simd, const MAX: i32> {
+    w: &'w [S::I; 8],
+    scale: S::F,
+}
+
+impl<S: Simd, const MAX: i32> Group<S> for Scaled<'_, S, MAX> {
+    const ENTRY: usize = Side::Sums.entry();
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let mut sum = load::<S, T>(acc);
+            scaled::<S, T, 8, MAX>(&mut sum, self.w, self.scale, from);
+            store::<S, T>(acc, sum);
+        }
+    }
+}
+
+struct Scaled16<S: Simd, const MAX: i32> {
+    w: [[S::I; 4]; 2],
+    scale: [S::F; 2],
+}
+
+impl<S: Simd, const MAX: i32> Group<S> for Scaled16<S, MAX> {
+    const ENTRY: usize = Side::Sums16.entry();
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let mut sum = load::<S, T>(acc);
+            scaled::<S, T, 4, MAX>(&mut sum, &self.w[0], self.scale[0], from);
+            scaled::<S, T, 4, MAX>(&mut sum, &self.w[1], self.scale[1], from.add(16));
+            store::<S, T>(acc, sum);
+        }
+    }
+}
+
+struct Finish<'w, S: Simd, const P: usize> {
+    d: S::F,
+    m: S::F,
+    pairs: &'w [S::I; P],
+    /// Floats from an accumulator to its sum.
+    sums: usize,
+}
+
+impl<S: Simd, const P: usize> Group<S> for Finish<'_, S, P> {
+    const ENTRY: usize = 4 + 4 * P;
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            for t in 0..T {
+                let (token, at) = (from.add(t * Self::ENTRY), acc.add(t * S::LANES));
+                // At most 16 · 2^12 · 2^11 in size.
+                let mut corrections = S::splat(0);
+                for (i, pair) in self.pairs.iter().enumerate() {
+                    corrections = S::add(corrections, S::madd16(*pair, four::<S>(token.add(4 + 4 * i))));
+                }
+                let sum = S::mulf(S::load_f(at.add(self.sums)), self.d);
+                S::store_f(at.add(self.sums), S::splat_f(0.0));
+                let sum = S::fma(S::to_f(corrections), self.m, sum);
+                S::store_f(at, S::fma(sum, float::<S>(token), S::load_f(at)));
+            }
+        }
+    }
+}
