@@ -7,8 +7,10 @@ use drupe::model::ModelError;
 use drupe::quant::{Kernels, KvFormat};
 use drupe::session::{FeedError, never};
 use drupe::state::StateError;
-use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Session, Solo, Team};
+use drupe::weights::{TensorRef, WeightsError};
+use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Session, Solo, Team, Weights};
 use drupe_host::shapes::Spec;
+use drupe_host::synth::Synth;
 use drupe_host::team::{Cores, ThreadTeam};
 use drupe_tests::{Memory, plan, relative_l2, session};
 use std::cell::Cell;
@@ -98,6 +100,46 @@ fn a_stopped_prefill_goes_on_as_if_nothing_had_happened() {
         });
         assert_eq!(whole, stopped, "stopped after {asked} questions");
     }
+}
+
+/// Weights that count the bytes handed out since the caller was last asked whether to stop.
+struct Counting<'a> {
+    parts: InMemory<'a>,
+    since: &'a Cell<u64>,
+    most: &'a Cell<u64>,
+}
+
+impl Weights for Counting<'_> {
+    fn rows(&mut self, tensor: &TensorRef, rows: std::ops::Range<u32>) -> Result<&[u8], WeightsError> {
+        let bytes = self.parts.rows(tensor, rows)?;
+        self.since.set(self.since.get() + bytes.len() as u64);
+        self.most.set(self.most.get().max(self.since.get()));
+        Ok(bytes)
+    }
+}
+
+#[test]
+fn a_caller_is_asked_often_whether_to_stop() {
+    // Its output matrix has 30 MB. What its weights are does not matter.
+    let spec = Spec::parse("smollm2-135m:q8_0").expect("a shape");
+    let bytes = Synth::new(&spec).and_then(Synth::hollow).expect("a model");
+    let bytes = &bytes[..];
+    let parts = [bytes];
+    with(bytes, &Config::new(64), |mut session, _| {
+        let (since, most) = (Cell::new(0), Cell::new(0));
+        let asked = || {
+            since.set(0);
+            false
+        };
+        let mut weights = Counting { parts: InMemory::new(&parts), since: &since, most: &most };
+        let mut engine = Engine { team: &Solo, weights: &mut weights, cancelled: &asked };
+        session.feed(&mut engine, &text(40)).expect("fed");
+        let first = most.replace(0);
+        session.feed(&mut engine, &[5]).expect("fed");
+        println!("{first} bytes between two questions in the first pass, {} later", most.get());
+        assert!(first < 3 << 20, "weights may have to come from storage: {first}");
+        assert!(most.get() < 17 << 20, "{}", most.get());
+    });
 }
 
 #[test]

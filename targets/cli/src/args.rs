@@ -79,6 +79,13 @@ pub struct SynthArgs {
     pub out: PathBuf,
 }
 
+/// Where tokens that may come next are had from.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Draft {
+    /// What followed the last words where they stood before
+    Lookup,
+}
+
 /// Storage of keys and values.
 #[derive(Clone, Copy, Default, ValueEnum)]
 pub enum Kv {
@@ -305,6 +312,9 @@ pub struct RunArgs {
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Try several tokens at once: faster where an answer repeats what was said (code, summaries); the answer is the same
+    #[arg(long, value_name = "FROM")]
+    pub draft: Option<Draft>,
     /// Keep what is computed for the prompt in FILE; a prompt that begins the same need not be computed again
     #[arg(long, value_name = "FILE")]
     pub session: Option<PathBuf>,
@@ -336,6 +346,9 @@ pub struct ChatArgs {
     /// End an answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Try several tokens at once: faster where an answer repeats what was said (code, summaries); the answer is the same
+    #[arg(long, value_name = "FROM")]
+    pub draft: Option<Draft>,
     /// Keep the conversation in FILE when it ends, and go on with the one that is there
     #[arg(long, value_name = "FILE")]
     pub session: Option<PathBuf>,

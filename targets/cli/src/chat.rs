@@ -2,8 +2,10 @@
 
 use crate::args::ChatArgs;
 use crate::dialogue::{Dialogue, Turn};
+use crate::draft::Lookup;
 use crate::engine::{Loaded, Opened, Setup};
 use crate::fail::{Done, Fail, usage};
+use crate::generate::Wish;
 use crate::keep::Held;
 use crate::term::{Asked, Lines};
 use crate::text::Text;
@@ -21,7 +23,7 @@ pub fn run(args: &ChatArgs) -> Done {
     let held = Held::new(args.session.as_deref())?;
     let opened = Opened::open(model.as_deref())?;
     let text = Text::new(&opened)?;
-    let loaded = Loaded::new(opened, &setup, &args.how, 1, 1)?;
+    let loaded = Loaded::new(opened, &setup, &args.how, 1, generate::logits(args.draft))?;
     let sampler = generate::sampler(&args.sample, &loaded)?;
     let dialogue = Dialogue::new(&loaded.opened, &text);
     Chat { args, text, loaded, sampler, dialogue, messages: Vec::new(), held, fresh: true }.run()
@@ -106,9 +108,10 @@ impl Chat<'_> {
             read => read?,
         };
         let mut show = |piece: &str| term::bytes(piece.as_bytes());
-        let (stops, most) = (&self.args.stop, self.args.tokens);
+        let lookup = self.args.draft.map(|_| Lookup::new(&wanted));
+        let wish = Wish { stops: &self.args.stop, most: self.args.tokens, lookup };
         let (loaded, sampler) = (&mut self.loaded, &mut self.sampler);
-        let (content, fed, figures) = generate::answer(loaded, &mut self.text, sampler, &read, stops, most, &mut show)?;
+        let (content, fed, figures) = generate::answer(loaded, &mut self.text, sampler, &read, wish, &mut show)?;
         term::go_on();
         self.held.extend(&fed);
         // What a stop text cut off is no part of the conversation: then the words decide.

@@ -163,11 +163,14 @@ impl Setup {
             return Err(usage("--ctx 0: give at least 1 token of context"));
         }
         let recipe = opened.recipe(ctx)?;
+        if args.batch == Some(0) {
+            return Err(usage("--batch 0: give at least 1 token"));
+        }
         let batch = args.batch.unwrap_or(Config::BATCH).max(logits);
         let config = Config {
             batch,
             kv: args.kv.into(),
-            sinks: args.sinks.unwrap_or(Config::new(ctx).sinks).min(ctx - 1),
+            sinks: args.sinks.unwrap_or(Config::new(ctx).sinks.min(ctx - 1)),
             workers: self.threads as u32,
             logits,
             ..Config::new(ctx)

@@ -1,12 +1,14 @@
 //! Answering: read a prompt, choose tokens, show them as they come.
 
-use crate::args::SampleArgs;
+use crate::args::{Draft, SampleArgs};
+use crate::draft::{Lookup, MOST};
 use crate::engine::Loaded;
 use crate::fail::{Done, Fail, failed, usage};
 use crate::term;
 use crate::text::{Answer, Text};
 use drupe::sampler::{Sampler, SamplerConfig};
 use drupe_host::usage::Usage;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Prompts with more tokens than this get a progress bar.
@@ -27,6 +29,9 @@ pub struct Figures {
     pub reason: &'static str,
     /// The answer's tokens as they were chosen, one that ends it included.
     pub ids: Vec<u32>,
+    /// Tokens tried by [`Lookup`], and how many were right.
+    pub tried: usize,
+    pub right: usize,
 }
 
 impl Figures {
@@ -49,8 +54,12 @@ impl Figures {
         let first = since_start.unwrap_or(self.first).as_secs_f64();
         let kept = if self.kept > 0 { format!(" (and {} kept)", self.kept) } else { String::new() };
         let why = if self.reason == "length" { " (stopped at -n)" } else { "" };
+        let tried = match self.tried {
+            0 => String::new(),
+            tried => format!(", {} of {tried} tries right", self.right),
+        };
         format!(
-            "[{} prompt tokens{kept}, first token after {first:.2} s, {} tokens at {:.1} tok/s{peak}]{why}",
+            "[{} prompt tokens{kept}, first token after {first:.2} s, {} tokens at {:.1} tok/s{tried}{peak}]{why}",
             self.prompt,
             self.tokens,
             self.speed()
@@ -80,6 +89,11 @@ pub fn sampler(args: &SampleArgs, loaded: &Loaded) -> Done<Sampler<'static>> {
     Sampler::new(vocab as usize, config, Vec::leak(vec![0; bytes])).map_err(usage)
 }
 
+/// Positions whose logits are to be had at once.
+pub fn logits(draft: Option<Draft>) -> u32 {
+    if draft.is_some() { MOST as u32 + 1 } else { 1 }
+}
+
 /// A prompt that was read.
 pub struct Prompt {
     start: Instant,
@@ -105,17 +119,27 @@ pub fn read(loaded: &mut Loaded, sampler: &mut Sampler, tokens: &[u32], kept: us
     Ok(Prompt { start, tokens: tokens.len(), kept })
 }
 
-/// Generates up to `most` tokens after a prompt, each shown by `show` as soon as it is text. Returns the answer's text, the
+/// How an answer is to be made.
+pub struct Wish<'a> {
+    /// It ends before any of these texts.
+    pub stops: &'a [String],
+    /// Most tokens.
+    pub most: usize,
+    /// Tries what may come next.
+    pub lookup: Option<Lookup>,
+}
+
+/// Generates an answer after a prompt, each token shown by `show` as soon as it is text. Returns the answer's text, the
 /// tokens that were fed of it, and the figures. Ctrl-C ends the answer, not the session.
 pub fn answer(
     loaded: &mut Loaded,
     text: &mut Text,
     sampler: &mut Sampler,
     prompt: &Prompt,
-    stops: &[String],
-    most: usize,
+    wish: Wish,
     show: &mut dyn FnMut(&str) -> Done,
 ) -> Done<(String, Vec<u32>, Figures)> {
+    let Wish { stops, most, mut lookup } = wish;
     let mut answer = Answer::new(stops, false);
     let mut fed: Vec<u32> = Vec::new();
     let mut figures = Figures {
@@ -126,17 +150,26 @@ pub fn answer(
         rest: Duration::ZERO,
         reason: "length",
         ids: Vec::new(),
+        tried: 0,
+        right: 0,
     };
     let mut first = Instant::now();
+    // Chosen and not yet shown; all but the last were fed.
+    let mut chosen = VecDeque::new();
     while figures.tokens < most {
-        let id = sampler.sample(loaded.session.logits()).map_err(failed)?;
+        let id = match chosen.pop_front() {
+            Some(id) => id,
+            None => choose(sampler, loaded.session.logits())?,
+        };
         figures.tokens += 1;
         if figures.tokens == 1 {
             figures.first = prompt.start.elapsed();
             first = Instant::now();
         }
-        sampler.accept(id);
         figures.ids.push(id);
+        if let Some(lookup) = &mut lookup {
+            lookup.push(id);
+        }
         if text.tokenizer.is_end_of_generation(id) {
             figures.reason = "end";
             break;
@@ -149,8 +182,27 @@ pub fn answer(
         if figures.tokens == most {
             break;
         }
-        match loaded.feed(&[id]) {
-            Ok(_) => fed.push(id),
+        if !chosen.is_empty() {
+            continue;
+        }
+        let room = (most - figures.tokens - 1).min(loaded.plan.config.batch as usize - 1);
+        let guess = lookup.as_ref().map_or(Vec::new(), |lookup| lookup.guess(room));
+        let next = match guess.is_empty() {
+            true => loaded.feed(&[id]).map(|_| VecDeque::new()),
+            false => try_out(loaded, sampler, id, &guess),
+        };
+        match next {
+            Ok(next) => {
+                chosen = next;
+                fed.push(id);
+                if !guess.is_empty() {
+                    let right = chosen.len() - 1;
+                    fed.extend(&guess[..right]);
+                    if let Some(lookup) = &mut lookup {
+                        lookup.judge(guess.len(), right);
+                    }
+                }
+            }
             Err(Fail::Interrupted) => {
                 figures.reason = "interrupted";
                 break;
@@ -159,6 +211,38 @@ pub fn answer(
         }
     }
     figures.rest = first.elapsed();
+    if let Some(lookup) = lookup {
+        (figures.tried, figures.right) = (lookup.tried, lookup.right);
+    }
     show(answer.finish())?;
     Ok((answer.text, fed, figures))
+}
+
+/// The next token, noted by the sampler.
+fn choose(sampler: &mut Sampler, logits: &mut [f32]) -> Done<u32> {
+    let id = sampler.sample(logits).map_err(failed)?;
+    sampler.accept(id);
+    Ok(id)
+}
+
+/// Feeds `id` and what may follow it at once, and returns what does: the tokens of the guess that were right, then one more.
+/// The session holds `id` and the right ones.
+fn try_out(loaded: &mut Loaded, sampler: &mut Sampler, id: u32, guess: &[u32]) -> Done<VecDeque<u32>> {
+    let before = loaded.session.position();
+    let tokens: Vec<u32> = std::iter::once(id).chain(guess.iter().copied()).collect();
+    let (mut chosen, mut wrong) = (VecDeque::new(), Ok(()));
+    loaded.feed_each(&tokens, &mut |at, logits| {
+        // A guess is right as long as it is what would have been chosen, by the same sampler in the same order.
+        let on = chosen.len() == at && (at == 0 || chosen.back() == guess.get(at - 1));
+        if on && wrong.is_ok() {
+            match choose(sampler, logits) {
+                Ok(id) => chosen.push_back(id),
+                Err(e) => wrong = Err(e),
+            }
+        }
+    })?;
+    wrong?;
+    // By less than a batch, which is always possible.
+    loaded.session.rewind(before + chosen.len() as u64).map_err(failed)?;
+    Ok(chosen)
 }

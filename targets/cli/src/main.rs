@@ -8,6 +8,7 @@ mod bench;
 mod bench_limit;
 mod chat;
 mod dialogue;
+mod draft;
 mod engine;
 mod fail;
 mod generate;

@@ -18,8 +18,7 @@ const WINDOW: u32 = 512;
 pub fn run(args: &PerplexityArgs) -> Done {
     let setup = Setup::new(&args.how)?;
     let opened = Opened::open(Some(&args.model))?;
-    let given =
-        std::fs::read_to_string(&args.file).map_err(|e| failed(format!("reading {}: {e}", args.file.display())))?;
+    let given = term::text_of(&args.file)?;
     let mut text = Text::new(&opened)?;
     let ids = text.encode(&given, EncodeOptions { parse_special: false, add_special: false })?;
     let how = ModelArgs { ctx: Some(args.how.ctx.unwrap_or(WINDOW)), ..args.how.clone() };

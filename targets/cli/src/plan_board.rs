@@ -10,7 +10,7 @@ use drupe::Model;
 use drupe_host::board::{Board, Estimate, Speeds, Work};
 use drupe_host::limit::Limit;
 use drupe_host::mix::MIXES;
-use drupe_host::residency::{decode_speed, storage_speed, visits};
+use drupe_host::residency::{MATRIX, PIECE, decode_speed, storage_speed, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::team::{Cores, ThreadTeam};
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ impl Forecast {
             Some(board) => {
                 board.storage.iter().map(|s| s.name.clone()).zip((0..).map(|i| Speeds::of(board, i))).collect()
             }
-            None => vec![("storage".into(), measured(opened, setup, model)?)],
+            None => vec![("storage".into(), measured(opened, setup, model, streamed > 0)?)],
         };
         let config = &model.plan().config;
         let (ctx, batch) = (config.ctx, u64::from(config.batch));
@@ -138,10 +138,11 @@ impl Forecast {
 }
 
 /// This machine's speeds: of the decode kernels over the model's formats, and of storage where the model lies there.
-fn measured(opened: &Opened, setup: &Setup, model: &Model) -> Done<Speeds> {
+fn measured(opened: &Opened, setup: &Setup, model: &Model, streams: bool) -> Done<Speeds> {
     let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
+    let job = if streams { PIECE } else { MATRIX };
     let bytes = (256 << 20).min((Limit::of_this_process().bytes / 8) as usize);
-    let kernels = decode_speed(&setup.kernels, &team, &visits(model), bytes).map_err(failed)?;
+    let kernels = decode_speed(&setup.kernels, &team, &visits(model), bytes, job).map_err(failed)?;
     let storage = match opened.file {
         Some(file) => storage_speed(file, STORAGE_TIME).map_err(failed)?,
         None => f64::INFINITY,

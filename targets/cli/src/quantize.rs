@@ -34,8 +34,17 @@ pub fn run(args: &QuantizeArgs) -> Done {
     if args.json {
         return term::line(&json(&report, started.elapsed().as_secs_f64()).to_string());
     }
-    for (name, format) in &report.fallbacks {
-        term::say(&format!("{name}: rows do not fit {}, took {}", mix.base.name(), format.name()));
+    if !report.fallbacks.is_empty() {
+        let mut took: Vec<(Format, usize)> = Vec::new();
+        for (_, format) in &report.fallbacks {
+            match took.iter_mut().find(|t| t.0 == *format) {
+                Some(t) => t.1 += 1,
+                None => took.push((*format, 1)),
+            }
+        }
+        let took: Vec<String> = took.iter().map(|(format, n)| format!("{n} took {}", format.name())).collect();
+        let (count, base, took) = (report.fallbacks.len(), mix.base.name(), took.join(", "));
+        term::say(&format!("the rows of {count} matrices do not fit {base}: {took} (--json names them)"));
     }
     if report.not_finite > 0 {
         term::say(&format!("warning: {} weights are NaN or infinite: is the source damaged?", report.not_finite));

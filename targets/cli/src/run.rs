@@ -2,8 +2,10 @@
 
 use crate::args::RunArgs;
 use crate::dialogue::{Dialogue, Turn};
+use crate::draft::Lookup;
 use crate::engine::{Loaded, Opened, Setup};
-use crate::fail::{Done, Fail, failed, usage};
+use crate::fail::{Done, Fail, usage};
+use crate::generate::Wish;
 use crate::keep::Held;
 use crate::text::Text;
 use crate::{generate, term};
@@ -25,7 +27,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Done {
     if tokens.is_empty() {
         return Err(usage("the prompt is empty: give some text"));
     }
-    let mut loaded = Loaded::new(opened, &setup, &args.how, 1, 1)?;
+    let mut loaded = Loaded::new(opened, &setup, &args.how, 1, generate::logits(args.draft))?;
     let ctx = loaded.plan.config.ctx;
     if tokens.len() > ctx as usize {
         return Err(usage(format!(
@@ -48,8 +50,9 @@ pub fn run(args: &RunArgs, started: Instant) -> Done {
         saved = held.save(&mut loaded, &[]);
     }
     let mut show = |piece: &str| if args.json { Ok(()) } else { term::bytes(piece.as_bytes()) };
-    let (answer, _, figures) =
-        generate::answer(&mut loaded, &mut text, &mut sampler, &read, &args.stop, args.tokens, &mut show)?;
+    let lookup = args.draft.map(|_| Lookup::new(&tokens));
+    let wish = Wish { stops: &args.stop, most: args.tokens, lookup };
+    let (answer, _, figures) = generate::answer(&mut loaded, &mut text, &mut sampler, &read, wish, &mut show)?;
     let first = before + figures.first;
     if args.json {
         let used = Usage::now();
@@ -57,6 +60,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Done {
             "model": loaded.opened.name, "text": answer, "prompt_tokens": figures.prompt, "kept_tokens": figures.kept,
             "tokens": figures.tokens, "ids": figures.ids, "reason": figures.reason,
             "start_ms": before.as_secs_f64() * 1e3, "ttft_ms": first.as_secs_f64() * 1e3, "tok_s": figures.speed(),
+            "tried": figures.tried, "right": figures.right,
             "peak_bytes": used.peak_resident, "anon_bytes": used.anonymous, "plan_bytes": loaded.plan.total(),
         });
         term::line(&document.to_string())?;
@@ -79,13 +83,7 @@ fn encode(text: &mut Text, opened: &Opened, args: &RunArgs, prompt: &str) -> Don
 
 /// Sorts out `[MODEL] PROMPT`, `-m`, `--prompt-file` and what is piped in.
 fn model_and_prompt(args: &RunArgs) -> Done<(Option<String>, String)> {
-    let file = match &args.prompt_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            Some(text.map_err(|e| failed(format!("reading {}: {e}", path.display())))?)
-        }
-        None => None,
-    };
+    let file = args.prompt_file.as_deref().map(term::text_of).transpose()?;
     let (model, word) = match (&args.model, &args.words[..]) {
         (Some(_), [_, _, ..]) => return Err(usage("the model is given twice: with -m and as a word")),
         (Some(model), words) => (Some(model.clone()), words.first().cloned()),

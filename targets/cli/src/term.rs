@@ -2,7 +2,9 @@
 
 use crate::fail::{Done, Fail, failed};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -64,15 +66,33 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Bytes of the longest text that is read: far more than any context holds, far less than a device gives without end.
+const LONGEST_TEXT: u64 = 256 << 20;
+
+/// All that `input` has, as text; bytes that are no UTF-8 are replaced.
+fn text(input: impl Read, name: &str) -> Done<String> {
+    let mut bytes = Vec::new();
+    let read =
+        input.take(LONGEST_TEXT + 1).read_to_end(&mut bytes).map_err(|e| failed(format!("reading {name}: {e}")))?;
+    if read as u64 > LONGEST_TEXT {
+        return Err(failed(format!("{name} is longer than {} MiB", LONGEST_TEXT >> 20)));
+    }
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
+    })
+}
+
+/// The text of a file.
+pub fn text_of(path: &Path) -> Done<String> {
+    let name = path.display().to_string();
+    text(File::open(path).map_err(|e| failed(format!("reading {name}: {e}")))?, &name)
+}
+
 /// What is piped into standard input; `None` if it is a terminal.
 pub fn piped_input() -> Done<Option<String>> {
-    let mut input = std::io::stdin();
-    if input.is_terminal() {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    input.read_to_end(&mut bytes).map_err(|e| failed(format!("reading standard input: {e}")))?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    let input = io::stdin();
+    if input.is_terminal() { Ok(None) } else { text(input, "standard input").map(Some) }
 }
 
 /// What came of waiting for a line.

@@ -2,7 +2,7 @@
 
 use crate::args::TokenizeArgs;
 use crate::engine::Opened;
-use crate::fail::{Done, failed, usage};
+use crate::fail::{Done, usage};
 use crate::term;
 use crate::text::Text;
 use drupe::tokenizer::EncodeOptions;
@@ -12,10 +12,7 @@ pub fn run(args: &TokenizeArgs) -> Done {
     let opened = Opened::look(Some(&args.model))?;
     let given = match (&args.text, &args.file) {
         (Some(text), None) => text.clone(),
-        (None, Some(path)) => {
-            let bytes = std::fs::read(path).map_err(|e| failed(format!("reading {}: {e}", path.display())))?;
-            String::from_utf8(bytes).map_err(|e| failed(format!("{}: not UTF-8: {e}", path.display())))?
-        }
+        (None, Some(path)) => term::text_of(path)?,
         (Some(_), Some(_)) => return Err(usage("give a text or --file, not both")),
         (None, None) => term::piped_input()?.ok_or_else(|| usage("give a text, --file, or pipe one in"))?,
     };

@@ -108,6 +108,8 @@ fn options_out_of_range() {
     for (words, what) in [
         (&["run", "-m", "tiny-llama", "--ctx", "0", "hi"][..], "--ctx 0"),
         (&["run", "-m", "tiny-llama", "--ctx", "99999999", "hi"], "ctx"),
+        (&["run", "-m", "tiny-llama", "--batch", "0", "hi"], "--batch 0"),
+        (&["run", "-m", "tiny-llama", "--sinks", "512", "hi"], "sinks is 512; expected 0 to 511"),
         (&["run", "-m", "tiny-llama", "-t", "0", "hi"], "threads"),
         (&["run", "-m", "tiny-llama", "-t", "100000", "hi"], "threads"),
         (&["run", "-m", "tiny-llama", "--isa", "mmx", "hi"], "avx2"),

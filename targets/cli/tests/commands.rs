@@ -126,8 +126,48 @@ fn a_big_shape_is_planned_without_making_it() {
     let start = Instant::now();
     let plan = run(&["plan", "smollm3-3b:q8_0", "--memory", "1G"]);
     assert_eq!(plan.code, 0, "{}", plan.err);
-    assert!(plan.out.contains("does not fit"), "{}", plan.out);
+    assert!(plan.out.contains("streams in 1.0 GiB (--memory)"), "{}", plan.out);
     assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn boards_are_planned_for() {
+    let boards = run(&["plan", "--boards"]);
+    assert_eq!(boards.code, 0, "{}", boards.err);
+    for id in ["pi-zero-2w-512mb", "pi-5-16gb", "x86-mini-pc-8gb", "read_gb_s: "] {
+        assert!(boards.out.contains(id), "{id}: {}", boards.out);
+    }
+    let plan = |model: &str, board: &str| {
+        let ran = run(&["plan", model, "--board", board, "--json"]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        json(&ran.out)
+    };
+    let fits = plan("qwen2.5-0.5b:q4_0", "pi-5-8gb");
+    assert_eq!(fits["verdict"], "fits");
+    let decode = &fits["board"]["expected"][0]["decode"];
+    assert_eq!(decode["bound"], "memory", "{decode}");
+    assert!((20.0..60.0).contains(&decode["tok_s"].as_f64().expect("a speed")), "{decode}");
+    assert_eq!(fits["board"]["expected"][0]["prefill"]["bound"], "arithmetic");
+    let streams = plan("llama3.2-1b:q4_0", "pi-zero-2w");
+    assert_eq!((&streams["verdict"], &streams["fits"]), (&json("\"streams\""), &json("false")), "{streams}");
+    assert_eq!(streams["board"]["expected"][0]["decode"]["bound"], "storage", "{streams}");
+    assert!(streams["largest_ctx"].is_null() && streams["largest_ctx_streaming"].as_u64() > Some(4096), "{streams}");
+    let words = ["plan", "llama3.2-1b:q4_0", "--board", "pi-zero-2w", "--ctx", "60000"];
+    let refused = run(&words);
+    assert_eq!(refused.code, 0, "{}", refused.err);
+    assert!(refused.out.contains("does not fit") && refused.out.contains("at least"), "{}", refused.out);
+    let unknown = run(&["plan", "llama3.2-1b:q4_0", "--board", "commodore-64"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("pi-zero-2w"), "{}", unknown.err);
+
+    let ranked = run(&["plan", "llama3.2-1b", "--board", "pi-4b-2gb", "--rank", "--ctx", "2048"]);
+    assert_eq!(ranked.code, 0, "{}", ranked.err);
+    assert!(ranked.out.contains("the finest that fits: q8_0"), "{}", ranked.out);
+    let place = |name: &str| ranked.out.lines().position(|l| l.starts_with(name)).expect("a row");
+    assert!(place("q2_k ") < place("q4_0 ") && place("q4_0 ") < place("f16 "), "{}", ranked.out);
+    let here = run(&["plan", "tiny-llama:q4_0", "--board", "this"]);
+    assert_eq!(here.code, 0, "{}", here.err);
+    assert!(here.out.contains("if memory were all"), "{}", here.out);
 }
 
 #[test]

@@ -281,7 +281,10 @@ pub fn atomically<T>(
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     // The error would name the temporary file, which means nothing to the reader.
-    let mut file = builder.tempfile_in(dir).map_err(|e| io::Error::new(e.kind(), e.kind().to_string()))?;
+    let mut file = builder.tempfile_in(dir).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => io::Error::new(e.kind(), "there is no such folder"),
+        kind => io::Error::new(kind, kind.to_string()),
+    })?;
     let mut out = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
     let done = write(&mut out)?;
     out.flush()?;

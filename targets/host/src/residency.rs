@@ -24,7 +24,7 @@ mod source;
 mod uring;
 mod visits;
 
-pub use expect::{Expected, Speeds, decode_speed, pass_bytes};
+pub use expect::{Expected, MATRIX, PIECE, Speeds, decode_speed, pass_bytes};
 pub use plan::{Access, BudgetError, ResidencyPlan, Shape, Visit};
 pub use ring::Figures;
 pub use visits::visits;

@@ -51,15 +51,19 @@ pub fn pass_bytes(visits: &[Visit]) -> u64 {
 /// Time that each format of matrix is measured.
 const TIME: Duration = Duration::from_millis(250);
 
-/// Rows per job: about what a piece of a streamed tensor holds.
-const JOB: usize = 1 << 20;
+/// Bytes per job where weights are streamed: about what a piece holds.
+pub const PIECE: usize = 1 << 20;
+
+/// Bytes per job where all weights are in memory: about a matrix.
+pub const MATRIX: usize = 8 << 20;
 
 /// Speed of the decode kernels with `team`, in bytes of weights per second: over a matrix of `bytes` bytes (which
-/// should be several times the last cache) for each format and width that `visits` has, weighted as they occur there.
+/// should be several times the last cache) for each format and width that `visits` has, weighted as they occur there, in
+/// jobs of `job` bytes, as a pass has them: [`PIECE`] or [`MATRIX`].
 ///
 /// # Errors
 /// No memory.
-pub fn decode_speed(kernels: &Kernels, team: &dyn Team, visits: &[Visit], bytes: usize) -> io::Result<f64> {
+pub fn decode_speed(kernels: &Kernels, team: &dyn Team, visits: &[Visit], bytes: usize, job: usize) -> io::Result<f64> {
     let mut kinds: Vec<(Format, usize, u64)> = Vec::new();
     for t in visits.iter().filter(|v| v.access == Access::Whole && v.tensor.rows > 1).map(|v| &v.tensor) {
         let (format, cols) = (t.format(), t.cols as usize);
@@ -73,16 +77,23 @@ pub fn decode_speed(kernels: &Kernels, team: &dyn Team, visits: &[Visit], bytes:
     let most = kinds.iter().map(|k| k.2).max().unwrap_or(0);
     for (format, cols, weight) in kinds.into_iter().filter(|k| k.2 >= most / 20) {
         all += weight as f64;
-        seconds += weight as f64 / kernel_speed(kernels, team, format, cols, bytes)?;
+        seconds += weight as f64 / kernel_speed(kernels, team, format, cols, bytes, job)?;
     }
     Ok(if seconds > 0.0 { all / seconds } else { f64::INFINITY })
 }
 
 /// The same for one format and width.
-fn kernel_speed(kernels: &Kernels, team: &dyn Team, format: Format, cols: usize, bytes: usize) -> io::Result<f64> {
+fn kernel_speed(
+    kernels: &Kernels,
+    team: &dyn Team,
+    format: Format,
+    cols: usize,
+    bytes: usize,
+    job: usize,
+) -> io::Result<f64> {
     let kind = ActKind::of(format);
     let row_bytes = format.row_bytes(cols).filter(|n| *n > 0).ok_or(io::ErrorKind::InvalidInput)?;
-    let per_job = (JOB / row_bytes).max(1);
+    let per_job = (job / row_bytes).max(1);
     let rows = (bytes / row_bytes).next_multiple_of(per_job);
     let mut weights = MmapMut::map_anon(rows * row_bytes)?;
     // As an f16 or f32 this is of ordinary size; pages that were never written would all be one page of zeros.
@@ -100,6 +111,7 @@ fn kernel_speed(kernels: &Kernels, team: &dyn Team, format: Format, cols: usize,
         let start = Instant::now();
         for job in weights.chunks_exact(per_job * row_bytes) {
             let tiles = Tiles::new(&mut out, 1, per_job, 0, per_job, chunk).ok_or(io::ErrorKind::InvalidInput)?;
+            let tiles = tiles.tapering(team.workers(), usize::MAX);
             let slots = Chunks::new(&mut scratch, each);
             team.run(&|_| {
                 let Some((_, scratch)) = slots.claim() else { return };
@@ -143,8 +155,8 @@ mod tests {
         };
         let visits = [visit(2, 512), visit(14, 1024), visit(0, 256)];
         assert!(pass_bytes(&visits) > 0);
-        let speed = decode_speed(&kernels, &drupe::Solo, &visits, 1 << 20).unwrap();
+        let speed = decode_speed(&kernels, &drupe::Solo, &visits, 1 << 20, PIECE).unwrap();
         assert!((1e6..1e13).contains(&speed), "{speed}");
-        assert_eq!(decode_speed(&kernels, &drupe::Solo, &[], 1 << 20).unwrap(), f64::INFINITY);
+        assert_eq!(decode_speed(&kernels, &drupe::Solo, &[], 1 << 20, MATRIX).unwrap(), f64::INFINITY);
     }
 }
