@@ -109,25 +109,29 @@ impl Ring {
     }
 
     /// Waits for the first visit of `piece` at or after step `from` (round the end), starting over there if it is not
-    /// on its way.
+    /// on its way. A read ahead that failed says nothing of now: it may be from before this pass began. It is done once
+    /// more, and only what fails after it was asked for is told.
     ///
     /// # Errors
     /// Nothing can be read any more. (A read that failed is given like any other.)
     pub(crate) fn take(&mut self, piece: u32, from: usize) -> Result<Read, i32> {
-        if !self.halted && self.is_next(piece) {
-            return self.receive();
-        }
-        let Some(number) = self.on_its_way(piece) else {
+        if let Some(number) = self.on_its_way(piece) {
+            // Pieces before it will not be asked for in this pass.
+            while self.taken < number {
+                let read = self.receive()?;
+                self.had[self.order[read.step] as usize] = false;
+                self.give_back(read.buffer);
+            }
+            let read = self.receive()?;
+            if read.start.is_ok() {
+                return Ok(read);
+            }
+            self.give_back(read.buffer);
+            self.restart(read.step);
+        } else if self.halted || !self.is_next(piece) {
             let n = self.order.len();
             let step = (from..n).chain(0..from.min(n)).find(|i| self.order[*i] == piece);
             self.restart(step.ok_or(libc::EIO)?);
-            return self.receive();
-        };
-        // Pieces before it will not be asked for in this pass.
-        while self.taken < number {
-            let read = self.receive()?;
-            self.had[self.order[read.step] as usize] = false;
-            self.give_back(read.buffer);
         }
         self.receive()
     }

@@ -275,6 +275,24 @@ fn an_error_is_told_and_the_next_pass_works() {
 }
 
 #[test]
+fn what_failed_ahead_is_read_again_when_it_is_needed() {
+    let case = case();
+    for budget in [case.minimum(), case.minimum() + 300_000, case.all() - 200_000] {
+        let mut weights = case.open(budget);
+        case.fake.errno.store(libc::EIO, SeqCst);
+        let before = case.fake.reads.load(SeqCst);
+        // As when a pass fails before it asks for anything that was read ahead.
+        weights.begin();
+        while case.fake.reads.load(SeqCst) < before + u64::from(SMALL.readers) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        case.fake.errno.store(0, SeqCst);
+        case.pass(&mut weights, &[3]).unwrap();
+    }
+}
+
+#[test]
 fn a_truncated_file_is_told() {
     let case = case();
     let mut weights = case.open(case.minimum() + 300_000);
