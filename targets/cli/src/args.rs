@@ -202,12 +202,15 @@ pub struct BenchArgs {
     /// Tokens in the context before generating, not counted in its time
     #[arg(long, default_value_t = 0)]
     pub depth: u32,
-    /// Repetitions, after one that is not counted
+    /// Runs that count, after one that does not; repeated until they differ by less than 5%, four times at most
     #[arg(long, default_value_t = 3)]
     pub runs: u32,
-    /// Drop the file from the page cache first
+    /// Leave the file in the page cache: no cold start
     #[arg(long)]
-    pub cold: bool,
+    pub warm: bool,
+    /// Only load, feed the prompt and print what that took
+    #[arg(long, hide = true)]
+    pub start_only: bool,
     /// Run under several hard memory limits, e.g. 25%..120% of the file, or 400M..1G
     #[arg(long, value_name = "RANGE", conflicts_with = "memory")]
     pub sweep: Option<String>,

@@ -1,26 +1,72 @@
 //! `drupe bench`: how fast, how evenly, in how much memory.
 
-use crate::args::BenchArgs;
-use crate::engine::{Loaded, Opened, Setup};
+use crate::args::{BenchArgs, ModelArgs};
+use crate::bench_report::{report, table};
+use crate::engine::{Loaded, Opened, Setup, Source};
 use crate::fail::{Done, failed, usage};
-use crate::measure::{Latency, median, read_bandwidth};
-use crate::{bench_limit, size, term};
+use crate::measure::{median, read_bandwidth, spread};
+use crate::text::Text;
+use crate::{bench_limit, term};
 use drupe_host::limit::Limit;
 use drupe_host::map::ModelFile;
-use drupe_host::usage::{Clock, Usage, cpu_name};
+use drupe_host::residency::{MATRIX, PIECE, Visit, decode_speed, visits};
+use drupe_host::usage::{Clock, Usage};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Runs further apart than this are said to be unstable.
+/// Runs further apart than this, as a share of their median, are not steady.
 const STEADY: f64 = 0.05;
 
-/// What was measured.
-struct Measured {
-    prefill_tok_s: Vec<f64>,
-    decode_tok_s: Vec<f64>,
-    first_token: Vec<f64>,
+/// Runs that are not steady are repeated until the last ones are, up to so many times `--runs`.
+const PATIENCE: usize = 4;
+
+/// How long storage is read after each run, to know its speed.
+const STORAGE: Duration = Duration::from_millis(200);
+
+/// One run: a prompt, then tokens.
+struct Run {
+    prefill: Duration,
+    decode: Duration,
     tokens: Vec<Duration>,
-    clocks: Vec<Clock>,
+}
+
+/// What was measured.
+pub struct Measured {
+    /// Runs done in all, the first one left out.
+    pub runs: usize,
+    /// Of the runs that count, the last ones: tokens per second.
+    pub prefill: Vec<f64>,
+    /// The same of tokens after the prompt.
+    pub decode: Vec<f64>,
+    /// Every token's time.
+    pub tokens: Vec<Duration>,
+    /// The prompt's time in the very first run.
+    pub first_prefill: Duration,
+    /// Clocks before, during and after.
+    pub clocks: Vec<Clock>,
+    /// Storage's speed between the runs in bytes per second, if weights are streamed, and what measuring it read.
+    pub storage: Option<f64>,
+    pub storage_bytes: u64,
+}
+
+impl Measured {
+    /// Whether the runs that count are alike.
+    pub fn steady(&self) -> bool {
+        spread(&self.prefill).max(spread(&self.decode)) <= STEADY
+    }
+}
+
+/// How long a start took: until the model could be fed, and until the first token was there.
+#[derive(Clone, Copy)]
+pub struct Start {
+    pub load: Duration,
+    pub first_token: Duration,
+}
+
+impl Start {
+    pub fn json(&self) -> Value {
+        json!({ "load_ms": self.load.as_secs_f64() * 1e3, "ttft_ms": self.first_token.as_secs_f64() * 1e3 })
+    }
 }
 
 pub fn run(args: &BenchArgs) -> Done {
@@ -35,223 +81,174 @@ pub fn run(args: &BenchArgs) -> Done {
     if args.plot.is_some() {
         return Err(usage("--plot draws a --sweep: give both"));
     }
-    let setup = Setup::new(&args.how)?;
-    if args.cold || inside {
-        chill(&args.model)?;
-    }
-    let opened = Opened::open(Some(&args.model))?;
-    let ctx = [args.prompt, args.depth, args.tokens].iter().try_fold(1u32, |sum, n| sum.checked_add(*n));
-    let ctx = ctx.ok_or_else(|| usage("-p, --depth and -n are too many tokens together"))?;
-    let how = crate::args::ModelArgs { ctx: args.how.ctx.or(Some(ctx)), ..args.how.clone() };
+    let cold = !args.warm && !args.start_only && chill(&args.model)?;
     let before = Usage::now();
-    let mut loaded = Loaded::new(opened, &setup, &how, ctx, 1)?;
+    let mut loaded = load(args)?;
+    if args.start_only {
+        let prefill = prefill(args, &mut loaded)?;
+        let start = Start { load: loaded.took, first_token: loaded.took + prefill };
+        return term::line(&start.json().to_string());
+    }
     let measured = measure(args, &mut loaded)?;
     let used = Usage::now().since(&before);
-    // After the peak was read: this takes memory of its own. Inside a limit whoever set it does it.
-    let least = Limit::of_this_process().bytes / 8;
-    let bandwidth = if inside { f64::NAN } else { read_bandwidth(&loaded.team, (256 << 20).min(least as usize)) };
-    let document = report(args, &loaded, &measured, &used, bandwidth);
+    let mut document = report(args, &loaded, &measured, &used);
+    let first = Start { load: loaded.took, first_token: loaded.took + measured.first_prefill };
+    if cold {
+        document["start"]["cold"] = first.json();
+    }
+    if inside {
+        // Whoever set the limit measures outside of it what would take memory here.
+        return term::line(&document.to_string());
+    }
+    let warm = match loaded.opened.file {
+        Some(_) => bench_limit::warm_start(args)?,
+        None => Start { first_token: loaded.took + median_time(args.prompt, &measured.prefill), ..first }.json(),
+    };
+    add_warm(&mut document, warm);
+    // The weights have been measured; what follows takes memory of its own.
+    loaded.weights = Source::Memory(drupe::InMemory::new(&[]));
+    let room = room();
+    let visits = visits(loaded.session.model());
+    let job = if loaded.streamed.is_some() { PIECE } else { MATRIX };
+    let speed = decode_speed(&loaded.kernels, &loaded.team, &visits, room, job).map_err(failed)?;
+    add_machine(&mut document, read_bandwidth(&loaded.team, room), speed, &visits);
     if args.json { term::line(&document.to_string()) } else { term::bytes(table(&document).as_bytes()) }
 }
 
-/// Drops the model's files from the page cache, so that the run starts cold and pays for every page itself.
-fn chill(model: &str) -> Done {
-    let Ok(file) = ModelFile::open(model) else { return Ok(()) };
+/// Opens the model and gets all ready that an answer needs, the tokenizer's tables included.
+fn load(args: &BenchArgs) -> Done<Loaded> {
+    let setup = Setup::new(&args.how)?;
+    let opened = Opened::open(Some(&args.model))?;
+    let (ctx, how) = context(args)?;
+    let start = Instant::now();
+    let _tables = Text::new(&opened)?;
+    let tables = start.elapsed();
+    let mut loaded = Loaded::new(opened, &setup, &how, ctx, 1)?;
+    loaded.took += tables;
+    Ok(loaded)
+}
+
+/// The tokens of context that the benchmark needs, and the options with them.
+pub fn context(args: &BenchArgs) -> Done<(u32, ModelArgs)> {
+    let ctx = [args.prompt, args.depth, args.tokens].iter().try_fold(1u32, |sum, n| sum.checked_add(*n));
+    let ctx = ctx.ok_or_else(|| usage("-p, --depth and -n are too many tokens together"))?;
+    Ok((ctx, ModelArgs { ctx: args.how.ctx.or(Some(ctx)), ..args.how.clone() }))
+}
+
+/// Drops the model's files from the page cache, so that the run starts cold and pays for every page itself. False for
+/// a model that is no file.
+fn chill(model: &str) -> Done<bool> {
+    let Ok(file) = ModelFile::open(model) else { return Ok(false) };
     for (i, part) in file.parts().iter().enumerate() {
         file.release(i, 0..part.bytes().len()).map_err(|e| failed(format!("{model}: dropping cached pages: {e}")))?;
     }
-    Ok(())
+    Ok(true)
 }
 
-fn measure(args: &BenchArgs, loaded: &mut Loaded) -> Done<Measured> {
-    let vocab = loaded.plan.recipe.vocab;
-    // Any tokens will do, as long as they differ.
-    let token = |i: u32| (i.wrapping_mul(2_654_435_761) >> 8) % vocab;
-    let prompt: Vec<u32> = (0..args.prompt).map(token).collect();
-    let filler: Vec<u32> = (0..args.depth).map(|i| token(i + args.prompt)).collect();
-    let passes = args.runs as u64 + 1;
-    let bar = term::progress(passes * (args.prompt + args.depth + args.tokens) as u64, "measuring", false);
-    let mut measured =
-        Measured { prefill_tok_s: vec![], decode_tok_s: vec![], first_token: vec![], tokens: vec![], clocks: vec![] };
-    for pass in 0..passes {
-        loaded.session.rewind(0).map_err(failed)?;
-        let start = Instant::now();
-        loaded.prefill(&prompt, &mut |_| ())?;
-        let prefill = start.elapsed();
-        bar.inc(args.prompt as u64);
-        if !filler.is_empty() {
-            loaded.prefill(&filler, &mut |_| ())?;
-            bar.inc(args.depth as u64);
-        }
-        let begin = Instant::now();
-        let mut times = Vec::with_capacity(args.tokens as usize);
-        for i in 0..args.tokens {
-            let start = Instant::now();
-            loaded.feed(&[token(i + args.prompt + args.depth)])?;
-            times.push(start.elapsed());
-        }
-        let decode = begin.elapsed();
-        bar.inc(args.tokens as u64);
-        measured.clocks.push(Clock::now());
-        // The first pass warms caches, page tables and clocks up; it is not counted.
-        if pass > 0 {
-            measured.prefill_tok_s.push(args.prompt as f64 / prefill.as_secs_f64());
-            measured.decode_tok_s.push(args.tokens as f64 / decode.as_secs_f64());
-            measured.first_token.push((loaded.took + prefill).as_secs_f64() * 1e3);
-            measured.tokens.append(&mut times);
-        }
+/// Memory for measuring with: enough that caches do not matter, a small part of what there is.
+pub fn room() -> usize {
+    (Limit::of_this_process().bytes / 8).min(256 << 20) as usize
+}
+
+/// Adds how long a start takes when storage need not be read, which is also what a start takes if nothing more is said.
+pub fn add_warm(document: &mut Value, warm: Value) {
+    for key in ["load_ms", "ttft_ms"] {
+        document[key] = warm[key].clone();
     }
-    bar.finish_and_clear();
-    Ok(measured)
+    document["start"]["warm"] = warm;
 }
 
-/// Bytes of weights that one decoded token reads: every matrix once, of an embedding that is not also the output one row.
-fn bytes_per_token(loaded: &Loaded) -> u64 {
-    let gguf = &loaded.opened.gguf;
-    let tied = gguf.tensor("output.weight").is_none();
-    let read = |t: &drupe::gguf::TensorInfo| match t.name {
-        "token_embd.weight" if !tied => t.bytes / t.dims[1].max(1),
-        _ => t.bytes,
-    };
-    gguf.tensors().map(|t| read(&t)).sum()
-}
-
-/// How far the runs are apart, as a share of their median.
-fn spread(values: &[f64]) -> f64 {
-    let (low, high) = values.iter().fold((f64::MAX, 0f64), |(l, h), v| (l.min(*v), h.max(*v)));
-    if values.len() < 2 { 0.0 } else { (high - low) / median(values) }
-}
-
-fn report(args: &BenchArgs, loaded: &Loaded, m: &Measured, used: &Usage, bandwidth: f64) -> Value {
-    let latency = Latency::of(&m.tokens);
-    let decode = median(&m.decode_tok_s);
-    let limit = Limit::of_this_process();
-    let clocks = || m.clocks.iter().filter_map(|c| c.frequency_mhz);
-    let throttled: Option<Vec<&str>> = m.clocks.last().and_then(|c| c.clone().ask_firmware().throttled);
-    let per_token = bytes_per_token(loaded);
-    let steady = spread(&m.decode_tok_s).max(spread(&m.prefill_tok_s)) <= STEADY;
-    json!({
-        "model": loaded.opened.name,
-        "shape": loaded.opened.shape,
-        "model_bytes": loaded.opened.bytes(),
-        "threads": loaded.plan.config.workers,
-        "isa": loaded.kernels.isa().name(),
-        "cpu": cpu_name(),
-        "ctx": loaded.plan.config.ctx,
-        "depth": args.prompt + args.depth,
-        "runs": args.runs,
-        "prefill": { "tokens": args.prompt, "tok_s": median(&m.prefill_tok_s), "tok_s_runs": m.prefill_tok_s },
-        "decode": { "tokens": args.tokens, "tok_s": decode, "tok_s_runs": m.decode_tok_s },
-        "steady": steady,
-        "ttft_ms": median(&m.first_token),
-        "load_ms": loaded.took.as_secs_f64() * 1e3,
-        "cold": args.cold || std::env::var_os(bench_limit::INSIDE).is_some(),
-        "streamed": loaded.streamed.as_ref().map(|s| json!({
-            "resident_bytes": s.resident_bytes, "per_token_bytes": s.streamed_bytes, "buffers_bytes": s.total_bytes,
-        })),
-        "latency_ms": { "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "max": latency.max },
-        "memory": {
-            "plan_bytes": loaded.plan.total(),
-            "peak_bytes": used.peak_resident,
-            "anon_bytes": used.anonymous,
-            "file_bytes": used.file,
-        },
-        "faults": { "minor": used.minor_faults, "major": used.major_faults },
-        "storage_read_bytes": used.storage_read,
-        "limit": { "bytes": limit.bytes, "kind": limit.source.to_string() },
-        "frequency_mhz": {
-            "min": clocks().map(|c| c.0).min(),
-            "max": clocks().map(|c| c.1).max(),
-        },
-        "throttled": throttled,
-        "read_bandwidth_gb_s": bandwidth / 1e9,
-        "bytes_per_token": per_token,
-        "bandwidth_used": per_token as f64 * decode / bandwidth,
-    })
-}
-
-/// The document for people.
-pub fn table(d: &Value) -> String {
+/// Adds what the machine could do: its memory's and its kernels' speeds in bytes per second.
+pub fn add_machine(document: &mut Value, bandwidth: f64, kernels: f64, visits: &[Visit]) {
+    use drupe_host::residency::{Expected, Speeds, pass_bytes};
     let number = |v: &Value| v.as_f64().unwrap_or(0.0);
-    let bytes = |v: &Value| v.as_u64().map_or("unknown".into(), size::show);
-    let count = |v: &Value| v.as_u64().map_or("unknown".into(), |n| n.to_string());
-    let text = |v: &Value| v.as_str().unwrap_or("unknown").to_string();
-    let mut out = format!(
-        "{} ({})\n{}, {} threads, {}\n\n",
-        text(&d["model"]),
-        bytes(&d["model_bytes"]),
-        text(&d["cpu"]),
-        count(&d["threads"]),
-        text(&d["isa"])
-    );
-    let mut row = |name: &str, value: String| out += &format!("{name:22} {value}\n");
-    let pair = |v: &Value| format!("{:.2} tok/s ({} tokens)", number(&v["tok_s"]), count(&v["tokens"]));
-    row("prefill", pair(&d["prefill"]));
-    row("decode", pair(&d["decode"]));
-    let l = &d["latency_ms"];
-    row(
-        "per token",
-        format!(
-            "p50 {:.2}, p90 {:.2}, p99 {:.2}, max {:.2} ms",
-            number(&l["p50"]),
-            number(&l["p90"]),
-            number(&l["p99"]),
-            number(&l["max"])
-        ),
-    );
-    row("load", format!("{:.1} ms", number(&d["load_ms"])));
-    row("time to first token", format!("{:.1} ms (load and prefill)", number(&d["ttft_ms"])));
-    let memory = &d["memory"];
-    row(
-        "memory",
-        format!(
-            "peak {}, of it now anonymous {}, file {}; planned {}",
-            bytes(&memory["peak_bytes"]),
-            bytes(&memory["anon_bytes"]),
-            bytes(&memory["file_bytes"]),
-            bytes(&memory["plan_bytes"])
-        ),
-    );
-    if let Some(peak) = memory["group_peak_bytes"].as_u64() {
-        row("peak of the group", format!("{} by the kernel's accounting, file pages included", size::show(peak)));
+    let measured = number(&document["decode"]["tok_s"]);
+    document["read_bandwidth_gb_s"] = json!(bandwidth / 1e9);
+    document["bandwidth_used"] = json!(number(&document["bytes_per_token"]) * measured / bandwidth);
+    let storage = document["storage_gb_s"].as_f64().map_or(f64::INFINITY, |s| s * 1e9);
+    let streamed = document["streamed"]["per_token_bytes"].as_u64().unwrap_or(0);
+    let expected = Expected::of(pass_bytes(visits), streamed, &Speeds { decode: kernels, storage });
+    document["expected"] = json!({
+        "tok_s": expected.speed(), "compute_ms": expected.compute * 1e3, "storage_ms": expected.storage * 1e3,
+        "reached": measured / expected.speed(),
+    });
+}
+
+fn median_time(tokens: u32, speeds: &[f64]) -> Duration {
+    Duration::from_secs_f64(f64::from(tokens) / median(speeds))
+}
+
+/// Any tokens will do, as long as they differ.
+fn token(loaded: &Loaded, i: u32) -> u32 {
+    (i.wrapping_mul(2_654_435_761) >> 8) % loaded.plan.recipe.vocab
+}
+
+/// Feeds the prompt from nothing.
+fn prefill(args: &BenchArgs, loaded: &mut Loaded) -> Done<Duration> {
+    let prompt: Vec<u32> = (0..args.prompt).map(|i| token(loaded, i)).collect();
+    loaded.session.rewind(0).map_err(failed)?;
+    let start = Instant::now();
+    loaded.prefill(&prompt, &mut |_| ())?;
+    Ok(start.elapsed())
+}
+
+fn one_run(args: &BenchArgs, loaded: &mut Loaded) -> Done<Run> {
+    let filler: Vec<u32> = (0..args.depth).map(|i| token(loaded, i + args.prompt)).collect();
+    let prefill = prefill(args, loaded)?;
+    if !filler.is_empty() {
+        loaded.prefill(&filler, &mut |_| ())?;
     }
-    if d["streamed"].is_object() {
-        let streamed = &d["streamed"];
-        row(
-            "weights",
-            format!(
-                "{} resident, {} streamed per token",
-                bytes(&streamed["resident_bytes"]),
-                bytes(&streamed["per_token_bytes"])
-            ),
-        );
+    let begin = Instant::now();
+    let mut tokens = Vec::with_capacity(args.tokens as usize);
+    for i in 0..args.tokens {
+        let start = Instant::now();
+        loaded.feed(&[token(loaded, i + args.prompt + args.depth)])?;
+        tokens.push(start.elapsed());
     }
-    row("page faults", format!("{} minor, {} major", count(&d["faults"]["minor"]), count(&d["faults"]["major"])));
-    row("read from storage", bytes(&d["storage_read_bytes"]));
-    row("limit", format!("{} ({})", bytes(&d["limit"]["bytes"]), text(&d["limit"]["kind"])));
-    if let (Some(min), Some(max)) = (d["frequency_mhz"]["min"].as_u64(), d["frequency_mhz"]["max"].as_u64()) {
-        row("clock", format!("{min} to {max} MHz"));
+    Ok(Run { prefill, decode: begin.elapsed(), tokens })
+}
+
+/// Runs until the last `--runs` ones are alike, or patience ends.
+fn measure(args: &BenchArgs, loaded: &mut Loaded) -> Done<Measured> {
+    let wanted = args.runs as usize;
+    let bar = term::progress(wanted as u64 + 1, "measuring", false);
+    let mut clocks = vec![Clock::now()];
+    // The first run warms caches, page tables and clocks up; it is not counted.
+    let first = one_run(args, loaded)?;
+    bar.inc(1);
+    let (mut prefill, mut decode, mut runs): (Vec<f64>, Vec<f64>, Vec<Run>) = (vec![], vec![], vec![]);
+    let (mut storage, mut storage_bytes) = (vec![], 0);
+    let last = |list: &[f64]| list[list.len().saturating_sub(wanted)..].to_vec();
+    loop {
+        clocks.push(Clock::now());
+        let run = one_run(args, loaded)?;
+        bar.inc(1);
+        prefill.push(f64::from(args.prompt) / run.prefill.as_secs_f64());
+        // Nothing generated, no speed.
+        decode.push(if args.tokens == 0 { 0.0 } else { f64::from(args.tokens) / run.decode.as_secs_f64() });
+        runs.push(run);
+        if let Source::Streamed(weights) = &mut loaded.weights {
+            let before = weights.figures().bytes;
+            storage.extend(weights.read_speed(STORAGE).map_err(failed)?);
+            storage_bytes += weights.figures().bytes - before;
+        }
+        let apart = spread(&last(&prefill)).max(spread(&last(&decode)));
+        if runs.len() >= wanted && (apart <= STEADY || runs.len() >= wanted * PATIENCE) {
+            break;
+        }
+        bar.set_length((runs.len().max(wanted) + 1) as u64);
     }
-    if let Some(reasons) = d["throttled"].as_array() {
-        let reasons: Vec<&str> = reasons.iter().filter_map(Value::as_str).collect();
-        row("throttled", if reasons.is_empty() { "no".into() } else { reasons.join(", ") });
-    }
-    row(
-        "memory bandwidth",
-        format!(
-            "{:.1} GB/s measured, {:.0}% used by decode ({} per token)",
-            number(&d["read_bandwidth_gb_s"]),
-            100.0 * number(&d["bandwidth_used"]),
-            bytes(&d["bytes_per_token"])
-        ),
-    );
-    if d["steady"] == false {
-        let runs = |v: &Value| {
-            let runs = v["tok_s_runs"].as_array().into_iter().flatten().filter_map(Value::as_f64);
-            runs.map(|x| format!("{x:.1}")).collect::<Vec<_>>().join(" ")
-        };
-        let (prefill, decode) = (runs(&d["prefill"]), runs(&d["decode"]));
-        out += &format!("\nnot steady: runs differ by more than 5% (prefill {prefill}; decode {decode} tok/s)\n");
-    }
-    out
+    clocks.push(Clock::now());
+    bar.finish_and_clear();
+    let counted = runs.len() - wanted;
+    Ok(Measured {
+        runs: runs.len(),
+        prefill: last(&prefill),
+        decode: last(&decode),
+        tokens: runs.drain(counted..).flat_map(|r| r.tokens).collect(),
+        first_prefill: first.prefill,
+        clocks,
+        storage: (!storage.is_empty()).then(|| median(&storage)),
+        storage_bytes,
+    })
 }

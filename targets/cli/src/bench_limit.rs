@@ -1,18 +1,21 @@
 //! Benchmarks under a hard memory limit: each is a run of this program inside a [`Cage`], one or a sweep of them.
 
 use crate::args::BenchArgs;
+use crate::bench_report::table;
 use crate::engine::{Opened, Setup};
 use crate::fail::{Done, Fail, failed, usage};
 use crate::measure::read_bandwidth;
 use crate::{bench, plot, size, synth, term};
+use drupe::quant::Kernels;
+use drupe::{Arena, Model};
 use drupe_host::cage::Cage;
-use drupe_host::limit::Limit;
 use drupe_host::map::ModelFile;
+use drupe_host::residency::{PIECE, Visit, decode_speed, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::team::{Cores, ThreadTeam};
 use serde_json::{Value, json};
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Set for the runs inside: the word for what limits them.
 pub const INSIDE: &str = "DRUPE_BENCH_INSIDE";
@@ -22,28 +25,24 @@ const STEPS: u64 = 6;
 
 /// One benchmark under `--memory`, or several under `--sweep`.
 pub fn run(args: &BenchArgs) -> Done {
-    let setup = Setup::new(&args.how)?;
     let (path, _file) = on_storage(&args.model)?;
+    let machine = Machine::of(args, &path)?;
     let bytes = ModelFile::open(&path).map_err(failed)?.len();
     let limits = match (&args.sweep, args.how.memory) {
         (Some(range), _) => sweep(range, bytes)?,
         (None, Some(limit)) => vec![limit],
         (None, None) => return Err(usage("no --memory and no --sweep")),
     };
-    if limits.len() > 1 && args.plot.is_none() && !args.json {
+    if args.sweep.is_some() && !args.json {
         term::say(&format!("{} limits for a model of {}", limits.len(), size::show(bytes)));
     }
-    let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
-    let bandwidth = read_bandwidth(&team, (256 << 20).min((Limit::of_this_process().bytes / 8) as usize));
-    drop(team);
     let mut documents = Vec::new();
     for limit in limits {
+        let (bandwidth, kernels) = machine.measure()?;
         let mut document = caged(args, &path, limit)?;
         document["limit_of_model"] = json!(limit as f64 / bytes as f64);
-        if let Some(per_token) = document["bytes_per_token"].as_f64() {
-            let decode = document["decode"]["tok_s"].as_f64().unwrap_or(0.0);
-            document["read_bandwidth_gb_s"] = json!(bandwidth / 1e9);
-            document["bandwidth_used"] = json!(per_token * decode / bandwidth);
+        if document["error"].is_null() {
+            bench::add_machine(&mut document, bandwidth, kernels, &machine.visits);
             document["model"] = json!(args.model);
             if let Ok(spec) = Spec::parse(&args.model) {
                 document["shape"] = json!(spec.name());
@@ -62,6 +61,9 @@ pub fn run(args: &BenchArgs) -> Done {
         std::fs::write(path, svg).map_err(|e| failed(format!("writing {}: {e}", path.display())))?;
         term::say(&format!("plot in {}", path.display()));
     }
+    if documents.iter().any(|d| d["limit"]["kind"] == Cage::None.name()) {
+        term::say(&format!("note: {}", Cage::why_none()));
+    }
     if args.json {
         let document = if args.sweep.is_some() { json!(documents) } else { documents.remove(0) };
         return term::line(&document.to_string());
@@ -69,7 +71,35 @@ pub fn run(args: &BenchArgs) -> Done {
     match &args.sweep {
         Some(_) => Ok(()),
         None if documents[0]["error"].is_string() => Err(failed(documents[0]["error"].as_str().unwrap_or(""))),
-        None => term::bytes(bench::table(&documents[0]).as_bytes()),
+        None => term::bytes(table(&documents[0]).as_bytes()),
+    }
+}
+
+/// What is measured of the machine outside of any limit.
+struct Machine {
+    kernels: Kernels,
+    team: ThreadTeam,
+    visits: Vec<Visit>,
+}
+
+impl Machine {
+    fn of(args: &BenchArgs, path: &Path) -> Done<Machine> {
+        let setup = Setup::new(&args.how)?;
+        let (ctx, how) = bench::context(args)?;
+        let opened = Opened::look(path.to_str())?;
+        let plan = setup.plan(&opened, &how, ctx, 1)?;
+        let mut memory = vec![0; plan.total() as usize + Arena::ALIGN];
+        let model = Model::bind(&opened.gguf, &plan, &setup.kernels, &mut Arena::new(&mut memory))
+            .map_err(|e| failed(format!("{}: {e}", args.model)))?;
+        let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
+        Ok(Machine { kernels: setup.kernels, team, visits: visits(&model) })
+    }
+
+    /// Bytes per second: of memory, and of the kernels over weights in memory.
+    fn measure(&self) -> Done<(f64, f64)> {
+        let room = bench::room();
+        let speed = decode_speed(&self.kernels, &self.team, &self.visits, room, PIECE).map_err(failed)?;
+        Ok((read_bandwidth(&self.team, room), speed))
     }
 }
 
@@ -90,50 +120,81 @@ fn on_storage(model: &str) -> Done<(PathBuf, Option<tempfile::TempPath>)> {
 }
 
 /// Runs one benchmark inside a cage and returns its document, or `{ limit, error }`.
-fn caged(args: &BenchArgs, path: &std::path::Path, limit: u64) -> Done<Value> {
+fn caged(args: &BenchArgs, path: &Path, limit: u64) -> Done<Value> {
     let cage = Cage::new(limit);
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut command = cage.command(program.as_os_str());
-    command.arg("bench").arg(path).env(INSIDE, cage.name());
-    let number = |command: &mut std::process::Command, name: &str, value: u64| {
-        command.arg(name).arg(value.to_string());
+    let inside = || {
+        let mut command = cage.command(program()?.as_os_str());
+        command.env(INSIDE, cage.name());
+        again(&mut command, args, path, Some(limit));
+        Ok(command)
     };
-    number(&mut command, "--memory", limit);
-    number(&mut command, "-p", args.prompt.into());
-    number(&mut command, "-n", args.tokens.into());
-    number(&mut command, "--depth", args.depth.into());
-    number(&mut command, "--runs", args.runs.into());
+    let kind = json!({ "bytes": limit, "kind": cage.name() });
+    let mut document = match output(inside()?)? {
+        Ok(document) => document,
+        Err(why) => {
+            return Ok(json!({ "limit": kind, "error": why, "memory": { "group_peak_bytes": cage.peak() } }));
+        }
+    };
+    let mut start = inside()?;
+    start.arg("--start-only");
+    bench::add_warm(&mut document, output(start)?.unwrap_or_default());
+    document["limit"] = kind;
+    document["memory"]["group_peak_bytes"] = json!(cage.peak());
+    Ok(document)
+}
+
+/// How long a start takes with the file in the page cache: in a process of its own, under no limit.
+pub fn warm_start(args: &BenchArgs) -> Done<Value> {
+    let mut command = Command::new(program()?);
+    again(&mut command, args, Path::new(&args.model), None);
+    command.arg("--start-only");
+    output(command)?.map_err(failed)
+}
+
+fn program() -> Done<PathBuf> {
+    std::env::current_exe().map_err(failed)
+}
+
+/// The words of a benchmark of `path` with these options.
+fn again(command: &mut Command, args: &BenchArgs, path: &Path, limit: Option<u64>) {
+    command.arg("bench").arg(path);
     for (name, value) in [
+        ("--memory", limit),
+        ("-p", Some(args.prompt.into())),
+        ("-n", Some(args.tokens.into())),
+        ("--depth", Some(args.depth.into())),
+        ("--runs", Some(args.runs.into())),
         ("--ctx", args.how.ctx.map(u64::from)),
         ("--threads", args.how.threads.map(|t| t as u64)),
         ("--batch", args.how.batch.map(u64::from)),
         ("--sinks", args.how.sinks.map(u64::from)),
     ] {
         if let Some(value) = value {
-            number(&mut command, name, value);
+            command.arg(name).arg(value.to_string());
         }
     }
     if let Some(isa) = &args.how.isa {
         command.args(["--isa", isa]);
     }
+    if args.warm {
+        command.arg("--warm");
+    }
     command.args(["--kv", args.how.kv.name(), "--json"]);
+}
+
+/// The document that a run of this program prints, or why it did not.
+fn output(mut command: Command) -> Done<Result<Value, String>> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().map_err(failed)?;
-    let peak = cage.peak();
-    let kind = json!({ "bytes": limit, "kind": cage.name() });
     if output.status.success() {
-        let mut document: Value = serde_json::from_slice(&output.stdout).map_err(failed)?;
-        document["limit"] = kind;
-        document["memory"]["group_peak_bytes"] = json!(peak);
-        return Ok(document);
+        return serde_json::from_slice(&output.stdout).map(Ok).map_err(failed);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().rev().find_map(|l| l.strip_prefix("error: "));
-    let why = match (said, output.status.code()) {
+    Ok(Err(match (said, output.status.code()) {
         (Some(said), _) => said.to_string(),
         (None, Some(code)) => format!("ended with code {code}"),
         (None, None) => "killed: the limit was broken".to_string(),
-    };
-    Ok(json!({ "limit": kind, "error": why, "memory": { "group_peak_bytes": peak } }))
+    }))
 }
 
 /// `25%..120%` of the model's bytes, or `400M..1G`, in equal steps.
@@ -159,12 +220,24 @@ fn row(d: &Value, first: bool) -> String {
     let limit = size::show(d["limit"]["bytes"].as_u64().unwrap_or(0));
     let share = 100.0 * d["limit_of_model"].as_f64().unwrap_or(0.0);
     let head = if first {
-        let names = ("limit", "of file", "prefill", "decode", "p50", "p99", "peak");
-        let unit = ("", "", "tok/s", "tok/s", "ms", "ms", d["limit"]["kind"].as_str().unwrap_or(""));
-        let line = |(a, b, c, d, e, f, g): (&str, &str, &str, &str, &str, &str, &str)| {
-            format!("{a:>10} {b:>8} {c:>9} {d:>9} {e:>9} {f:>9} {g:>12}\n")
-        };
-        line(names) + &line(unit)
+        let kind = d["limit"]["kind"].as_str().unwrap_or("");
+        format!(
+            "limits: {kind}\n{:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12} {:>12}\n{:>29} {:>9} {:>9} {:>9} {:>9}\n",
+            "limit",
+            "of file",
+            "prefill",
+            "decode",
+            "expected",
+            "p50",
+            "p99",
+            "streamed",
+            "peak",
+            "tok/s",
+            "tok/s",
+            "tok/s",
+            "ms",
+            "ms"
+        )
     } else {
         String::new()
     };
@@ -174,12 +247,15 @@ fn row(d: &Value, first: bool) -> String {
     let number = |pointer: &str| d.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0);
     let peak = d["memory"]["group_peak_bytes"].as_u64().or(d["memory"]["peak_bytes"].as_u64()).unwrap_or(0);
     format!(
-        "{head}{limit:>10} {share:>7.0}% {:>9.1} {:>9.2} {:>9.1} {:>9.1} {:>12}",
+        "{head}{limit:>10} {share:>7.0}% {:>9.1} {:>9.2} {:>9.2} {:>9.1} {:>9.1} {:>12} {:>12}{}",
         number("/prefill/tok_s"),
         number("/decode/tok_s"),
+        number("/expected/tok_s"),
         number("/latency_ms/p50"),
         number("/latency_ms/p99"),
-        size::show(peak)
+        size::show(number("/streamed/per_token_bytes") as u64),
+        size::show(peak),
+        if d["steady"] == false { "  (not steady)" } else { "" }
     )
 }
 

@@ -7,6 +7,7 @@ use drupe::gguf::Gguf;
 use drupe::quant::{Isa, Kernels};
 use drupe::session::FeedError;
 use drupe::tokenizer::Tokenizer;
+use drupe::weights::{TensorRef, WeightsError};
 use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, Weights, model};
 use drupe_host::limit::Limit;
 use drupe_host::map::{ModelFile, OpenErrorKind};
@@ -14,6 +15,7 @@ use drupe_host::residency::{Residency, ResidencyPlan, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::synth::Synth;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Weights in memory are aligned as in a file.
@@ -179,6 +181,30 @@ impl Setup {
     }
 }
 
+/// Where weights come from.
+pub enum Source {
+    /// The map, or memory.
+    Memory(InMemory<'static>),
+    /// A part in memory, the rest from storage.
+    Streamed(Box<Residency>),
+}
+
+impl Weights for Source {
+    fn rows(&mut self, tensor: &TensorRef, rows: Range<u32>) -> Result<&[u8], WeightsError> {
+        match self {
+            Source::Memory(all) => all.rows(tensor, rows),
+            Source::Streamed(part) => part.rows(tensor, rows),
+        }
+    }
+
+    fn begin(&mut self) {
+        match self {
+            Source::Memory(all) => all.begin(),
+            Source::Streamed(part) => part.begin(),
+        }
+    }
+}
+
 /// A session, ready to be fed.
 pub struct Loaded {
     /// Its model's bytes.
@@ -192,7 +218,7 @@ pub struct Loaded {
     /// The workers.
     pub team: ThreadTeam,
     /// The weights.
-    pub weights: Box<dyn Weights>,
+    pub weights: Source,
     /// How they are streamed, if they are.
     pub streamed: Option<ResidencyPlan>,
     /// From opening the file to here.
@@ -218,13 +244,13 @@ impl Loaded {
 
     /// Feeds `tokens` and returns the logits of the last; Ctrl-C ends it.
     pub fn feed(&mut self, tokens: &[u32]) -> Done<&mut [f32]> {
-        let mut engine = Engine { team: &self.team, weights: &mut *self.weights, cancelled: &term::stopped };
+        let mut engine = Engine { team: &self.team, weights: &mut self.weights, cancelled: &term::stopped };
         self.session.feed(&mut engine, tokens).map_err(fed)
     }
 
     /// Feeds `tokens` batch by batch, telling `progress` how many are done.
     pub fn prefill(&mut self, tokens: &[u32], progress: &mut dyn FnMut(usize)) -> Done<&mut [f32]> {
-        let mut engine = Engine { team: &self.team, weights: &mut *self.weights, cancelled: &term::stopped };
+        let mut engine = Engine { team: &self.team, weights: &mut self.weights, cancelled: &term::stopped };
         let mut done = 0;
         while done < tokens.len() {
             done += self.session.feed_slice(&mut engine, &tokens[done..]).map_err(fed)?;
@@ -235,7 +261,7 @@ impl Loaded {
 
     /// Feeds `tokens` and hands the logits after each to `each(index, logits)`.
     pub fn feed_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &mut [f32])) -> Done {
-        let mut engine = Engine { team: &self.team, weights: &mut *self.weights, cancelled: &term::stopped };
+        let mut engine = Engine { team: &self.team, weights: &mut self.weights, cancelled: &term::stopped };
         self.session.feed_each(&mut engine, tokens, each).map_err(fed)
     }
 }
@@ -250,14 +276,13 @@ fn fed(e: FeedError) -> Fail {
 
 /// Where the weights come from under `--memory`, or else under what this machine has: the map if all fits, else a fixed
 /// part in memory and the rest streamed.
-fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Box<dyn Weights>, Option<ResidencyPlan>)> {
-    let whole = || Box::new(InMemory::new(opened.parts));
+fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Source, Option<ResidencyPlan>)> {
     let machine = Limit::of_this_process();
     let limit = asked.unwrap_or(machine.bytes);
     let beside = model.plan().total() + opened.program_bytes();
     let needed = opened.bytes() + beside;
     if needed <= limit {
-        return Ok((whole(), None));
+        return Ok((Source::Memory(InMemory::new(opened.parts)), None));
     }
     let too_small = |least: u64| {
         let (limit, least) = (size::show(limit), size::show(least.next_multiple_of(1 << 20)));
@@ -283,7 +308,7 @@ fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Box<dyn 
             "note: {needed} needed, {limit} there ({source}): {per_token} are read from storage for each token"
         ));
     }
-    Ok((Box::new(residency), Some(plan)))
+    Ok((Source::Streamed(Box::new(residency)), Some(plan)))
 }
 
 /// Code, libraries and stacks, at most.

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod bench_limit;
+mod bench_report;
 mod chat;
 mod dialogue;
 mod draft;

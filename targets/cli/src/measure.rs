@@ -12,18 +12,22 @@ pub struct Latency {
     pub p90: f64,
     pub p99: f64,
     pub max: f64,
+    /// What a token's time differs from that of the one before, on average.
+    pub jitter: f64,
 }
 
 impl Latency {
     /// Of these times; zeros if there are none. A percentile is the smallest time that so many are not above.
     pub fn of(times: &[Duration]) -> Latency {
         let mut ms: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
+        let steps: f64 = ms.windows(2).map(|w| (w[1] - w[0]).abs()).sum();
+        let jitter = steps / (ms.len().max(2) - 1) as f64;
         ms.sort_by(f64::total_cmp);
         let at = |percent: usize| {
             let rank = (ms.len() * percent).div_ceil(100).max(1);
             ms.get(rank - 1).copied().unwrap_or(0.0)
         };
-        Latency { p50: at(50), p90: at(90), p99: at(99), max: at(100) }
+        Latency { p50: at(50), p90: at(90), p99: at(99), max: at(100), jitter }
     }
 }
 
@@ -36,6 +40,12 @@ pub fn median(values: &[f64]) -> f64 {
         n if n % 2 == 1 => sorted[n / 2],
         n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
     }
+}
+
+/// How far values are apart, as a share of their median.
+pub fn spread(values: &[f64]) -> f64 {
+    let (low, high) = values.iter().fold((f64::MAX, 0f64), |(l, h), v| (l.min(*v), h.max(*v)));
+    if values.len() < 2 || high <= low { 0.0 } else { (high - low) / median(values) }
 }
 
 /// How fast the team reads memory, in bytes per second: the best of some passes, each worker over its own share of
@@ -82,7 +92,10 @@ mod tests {
         let times: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
         let l = Latency::of(&times);
         assert_eq!((l.p50, l.p90, l.p99, l.max), (50.0, 90.0, 99.0, 100.0));
-        assert_eq!(Latency::of(&[]).max, 0.0);
+        assert!((l.jitter - 1.0).abs() < 1e-9);
+        let none = Latency::of(&[]);
+        assert_eq!((none.max, none.jitter), (0.0, 0.0));
+        assert_eq!((spread(&[2.0, 1.0, 2.0]), spread(&[1.0]), spread(&[0.0, 0.0])), (0.5, 0.0, 0.0));
         assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[1.0, 2.0]), median(&[])), (2.0, 1.5, 0.0));
     }
 

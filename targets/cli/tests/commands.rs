@@ -191,6 +191,12 @@ fn bench_has_every_key() {
         "/latency_ms/p90",
         "/latency_ms/p99",
         "/latency_ms/max",
+        "/latency_ms/jitter",
+        "/start/cold",
+        "/start/warm/ttft_ms",
+        "/expected/tok_s",
+        "/steady",
+        "/runs/done",
         "/memory/plan_bytes",
         "/memory/peak_bytes",
         "/memory/anon_bytes",
@@ -225,6 +231,10 @@ fn bench_under_a_limit_says_what_limits() {
     assert!(kinds.iter().any(|k| d["limit"]["kind"] == *k), "{d}");
     assert_eq!(d["limit"]["bytes"], 100 << 20);
     assert!(d["memory"]["peak_bytes"].as_u64() < Some(100 << 20), "{d}");
+    for start in ["cold", "warm"] {
+        let first = d["start"][start]["ttft_ms"].as_f64();
+        assert!(first.is_some() && first > d["start"][start]["load_ms"].as_f64(), "{d}");
+    }
 
     let plot = place.word("sweep.svg");
     let sweep = run(&[&["bench", &model, "--sweep", "1M..160M", "--plot", &plot][..], &how].concat());

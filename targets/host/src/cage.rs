@@ -77,6 +77,18 @@ impl Cage {
         std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
     }
 
+    /// Why no better cage than none can be had here, and how to change that.
+    pub fn why_none() -> &'static str {
+        if crate::limit::Limit::of_this_process().groups_counted {
+            "this user may make no control group, so that the limit is the program's own promise, which nothing \
+             enforces; run as root, or where systemd runs"
+        } else {
+            "this kernel counts no memory of control groups, so that the limit is the program's own promise, which \
+             nothing enforces; on Raspberry Pi OS add cgroup_enable=memory to the line in /boot/firmware/cmdline.txt \
+             and restart"
+        }
+    }
+
     /// For people.
     pub fn name(&self) -> &'static str {
         match self {

@@ -96,6 +96,9 @@ fn kernel_speed(
     let per_job = (job / row_bytes).max(1);
     let rows = (bytes / row_bytes).next_multiple_of(per_job);
     let mut weights = MmapMut::map_anon(rows * row_bytes)?;
+    // As the resident part has them.
+    #[cfg(target_os = "linux")]
+    let _ = weights.advise(memmap2::Advice::HugePage);
     // As an f16 or f32 this is of ordinary size; pages that were never written would all be one page of zeros.
     weights.fill(0x3c);
     let mut record = MmapMut::map_anon(kind.stride(cols).max(1))?;
