@@ -1,6 +1,8 @@
 //! NEON with the dot product instructions (Cortex-A76): four products at a time.
 
-use super::cpu::{Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, clear, four, join, tile_loop, to_floats};
+use super::cpu::{
+    Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, clear, four, join, tile_loop, to_floats, two,
+};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -188,8 +190,8 @@ impl Cpu for DotProd {
     unsafe fn pack(rows: [Bytes32; 4], panel: *mut i8) {
         // SAFETY: the caller gives 128 writable bytes.
         unsafe {
-            for h in 0..2 {
-                let w = transpose_words(four!(|R| rows[R][h]));
+            for (h, q) in two!(|H| four!(|R| rows[R][H])).into_iter().enumerate() {
+                let w = transpose_words(q);
                 vst1q_s8_x4(panel.add(64 * h), int8x16x4_t(w[0], w[1], w[2], w[3]));
             }
         }

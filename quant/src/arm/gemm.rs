@@ -360,7 +360,7 @@ unsafe fn by_sub_block(rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
     unsafe {
         let even = [vzip1q_s8(rows[0], rows[2]), vzip2q_s8(rows[0], rows[2])];
         let odd = [vzip1q_s8(rows[1], rows[3]), vzip2q_s8(rows[1], rows[3])];
-        four!(|I| if I % 2 == 0 { vzip1q_s8(even[I / 2], odd[I / 2]) } else { vzip2q_s8(even[I / 2], odd[I / 2]) })
+        four!(|I| if I & 1 == 0 { vzip1q_s8(even[I / 2], odd[I / 2]) } else { vzip2q_s8(even[I / 2], odd[I / 2]) })
     }
 }
 
@@ -397,17 +397,17 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
             let scale = panel.scales.as_ptr().add(C::COPIES * width * subs * b);
             let isums = C::multiply_256::<SUB, NARROW>(q, scale, four!(|T| qs[T].add(256 * b)));
             let d_a = gather(four!(|T| scales[T].add(b)));
-            for g in 0..C::GROUPS {
+            for (g, sums) in sums.iter_mut().enumerate().take(C::GROUPS) {
                 let weights = by_lane(vld1q_f32(panel.d.as_ptr().add(width * b + 4 * g)), d_a);
-                sums[g] = four!(|T| vfmaq_f32(sums[g][T], vcvtq_f32_s32(isums[g][T]), weights[T]));
+                *sums = four!(|T| vfmaq_f32(sums[T], vcvtq_f32_s32(isums[g][T]), weights[T]));
             }
             if MINS {
                 let mins = panel.mins.as_ptr().add(width * subs * b);
                 let a_sums = four!(|T| sub_sums::<SUB>(a_sums[T].add(16 * b), *scales[T].add(b)));
-                for g in 0..C::GROUPS {
+                for (g, sums) in sums.iter_mut().enumerate().take(C::GROUPS) {
                     for s in (0..subs).step_by(4) {
                         let mins = four!(|S| vld1q_f32(mins.add(width * (s + S) + 4 * g)));
-                        sums[g] = four!(|T| less_mins(sums[g][T], mins, a_sums[T][s / 4]));
+                        *sums = four!(|T| less_mins(sums[T], mins, a_sums[T][s / 4]));
                     }
                 }
             }

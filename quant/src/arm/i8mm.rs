@@ -1,6 +1,6 @@
 //! NEON with the dot product and int8 matrix instructions (Cortex-A710, X2): 2 × 2 products of eight at a time.
 
-use super::cpu::{Blocks32, Bytes32, Cpu, Offsets, TileSums, clear, four, tile_loop, to_floats};
+use super::cpu::{Blocks32, Bytes32, Cpu, Offsets, TileSums, clear, four, tile_loop, to_floats, two};
 use super::dotprod::DotProd;
 use core::arch::aarch64::*;
 
@@ -152,8 +152,8 @@ impl Cpu for I8mm {
     unsafe fn pack(rows: [Bytes32; 4], panel: *mut i8) {
         // SAFETY: the caller gives 128 writable bytes.
         unsafe {
-            for h in 0..2 {
-                let (low, high) = (zip_halves(rows[0][h], rows[1][h]), zip_halves(rows[2][h], rows[3][h]));
+            for (h, q) in two!(|H| four!(|R| rows[R][H])).into_iter().enumerate() {
+                let (low, high) = (zip_halves(q[0], q[1]), zip_halves(q[2], q[3]));
                 vst1q_s8_x4(panel.add(64 * h), int8x16x4_t(low[0], high[0], low[1], high[1]));
             }
         }
