@@ -52,6 +52,7 @@ impl ActKind {
     }
 
     /// Elements per scale (1 for F32).
+    #[inline]
     pub const fn block(self) -> usize {
         match self {
             ActKind::F32 => 1,
@@ -61,6 +62,7 @@ impl ActKind {
     }
 
     /// Byte offsets of the scales and the sums in a token's record, and its length.
+    #[inline]
     const fn sections(self, cols: usize) -> (usize, usize, usize) {
         match self {
             ActKind::F32 => (up64(4 * cols), up64(4 * cols), up64(4 * cols)),
@@ -74,6 +76,7 @@ impl ActKind {
 
     /// Bytes of one token's record: an odd multiple of 64, so that the same place of successive records falls into
     /// every set of a cache in turn.
+    #[inline]
     pub const fn stride(self, cols: usize) -> usize {
         self.sections(cols).2 | 64
     }
@@ -98,28 +101,33 @@ impl<'a> Acts<'a> {
         (fits && bytes.as_ptr().addr().is_multiple_of(64)).then_some(Acts { kind, tokens, cols, bytes })
     }
 
+    #[inline]
     fn record(&self, t: usize) -> &'a [u8] {
         let stride = self.kind.stride(self.cols);
         &self.bytes[t * stride..][..stride]
     }
 
     /// Token `t`'s f32 values (kind F32).
+    #[inline]
     pub fn values(&self, t: usize) -> &'a [f32] {
         bytemuck::cast_slice(&self.record(t)[..4 * self.cols])
     }
 
     /// Token `t`'s int8 values.
+    #[inline]
     pub fn qs(&self, t: usize) -> &'a [i8] {
         bytemuck::cast_slice(&self.record(t)[..self.cols])
     }
 
     /// Token `t`'s scales, one per block.
+    #[inline]
     pub fn scales(&self, t: usize) -> &'a [f32] {
         let at = self.kind.sections(self.cols).0;
         bytemuck::cast_slice(&self.record(t)[at..][..4 * self.cols.div_ceil(self.kind.block())])
     }
 
     /// Token `t`'s sums of 16 successive values.
+    #[inline]
     pub fn sums(&self, t: usize) -> &'a [i16] {
         let at = self.kind.sections(self.cols).1;
         bytemuck::cast_slice(&self.record(t)[at..][..2 * self.cols.div_ceil(16)])

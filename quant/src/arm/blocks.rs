@@ -15,7 +15,7 @@ pub(super) trait Block32 {
     /// What `q` is too large by.
     const OFFSET: i32;
     /// Whether blocks are an f16 scale and 16 bytes of nibbles that are the elements (plus `OFFSET`).
-    const PLAIN_NIBBLES: bool = false;
+    const PLAIN_NIBBLES: bool;
     /// Byte of the f16 offset `m` that is added to the elements, if there is one.
     const M: Option<usize>;
 

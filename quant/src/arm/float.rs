@@ -3,6 +3,7 @@
 //! Baseline NEON. Sums run in four lanes of four accumulators, so their order differs from the scalar kernels';
 //! integers and stored values are theirs exactly.
 
+use super::cpu::SCALE_PLACES;
 use crate::act::{ActKind, record_parts};
 use crate::kernels::{KvFormat, RopeKind, Unary};
 use core::arch::aarch64::*;
@@ -26,6 +27,22 @@ pub(super) fn widen(x: uint16x4_t) -> float32x4_t {
 pub(super) unsafe fn scale_at(p: *const u8) -> f32 {
     // SAFETY: the caller gives 2 readable bytes.
     unsafe { vgetq_lane_f32::<0>(widen(vdup_n_u16(p.cast::<u16>().read_unaligned()))) }
+}
+
+/// Four f16, `step` bytes apart, the first ones of blocks of that many bytes.
+#[inline(always)]
+pub(super) unsafe fn four_scales(p: *const u8, step: usize) -> float32x4_t {
+    // SAFETY: the caller gives readable bytes at the four places; with 18 bytes to a block, the 64 of a load are inside
+    // the four blocks' 72.
+    unsafe {
+        if step == 18 {
+            return widen(vreinterpret_u16_u8(vqtbl4_u8(vld1q_u8_x4(p), vcreate_u8(SCALE_PLACES))));
+        }
+        let at = |i| p.add(i * step).cast::<u16>();
+        let d = vld1_lane_u16::<0>(at(0), vdup_n_u16(0));
+        let d = vld1_lane_u16::<2>(at(2), vld1_lane_u16::<1>(at(1), d));
+        widen(vld1_lane_u16::<3>(at(3), d))
+    }
 }
 
 /// `e^x`: the nearest multiple of ln 2 is taken off in two parts, the rest is a polynomial of degree 6 (relative

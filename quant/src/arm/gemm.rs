@@ -6,11 +6,12 @@
 //! and dropped.
 
 use super::blocks::{Block32, Block256};
-use super::cpu::{Bytes32, Cpu, four, two};
+use super::cpu::{Blocks32, Bytes32, Cpu, by_lane, four, two};
 use super::float::scale_at;
 use crate::act::Acts;
 use crate::share::OutTile;
 use core::arch::aarch64::*;
+use core::mem::MaybeUninit;
 
 /// Columns of a panel.
 const CHUNK: usize = 1024;
@@ -22,8 +23,8 @@ pub(super) const ROWS: usize = 16;
 pub(super) struct Panel32 {
     /// In the order of [`Cpu::pack`]: `[block][group][4 rows × 32]`.
     q: [i8; ROWS * CHUNK],
-    /// `[block][row]`.
-    d: [f32; ROWS * CHUNK / 32],
+    /// `[block][row]`, each [`Cpu::COPIES`] times.
+    d: [f32; 2 * ROWS * CHUNK / 32],
     /// `[block][row]`.
     m: [f32; ROWS * CHUNK / 32],
 }
@@ -33,19 +34,66 @@ pub(super) struct Panel32 {
 pub(super) struct Panel256 {
     /// In the order of [`Cpu::pack`]: `[block][32 elements][group][4 rows × 32]`.
     q: [i8; ROWS * CHUNK],
-    /// `[block][sub-block][row]`.
-    scales: [i32; ROWS * CHUNK / 16],
-    /// `[block][sub-block][row]`.
-    mins: [i16; ROWS * CHUNK / 16],
+    /// `[block][sub-block][row]`, each [`Cpu::COPIES`] times.
+    scales: [i32; 2 * ROWS * CHUNK / 16],
+    /// `dmin · min`, `[block][sub-block][row]`.
+    mins: [f32; ROWS * CHUNK / 16],
     /// `[block][row]`.
     d: [f32; ROWS * CHUNK / 256],
-    /// `[block][row]`.
-    dmin: [f32; ROWS * CHUNK / 256],
 }
 
 /// Bytes of scratch that either panel needs; a multiple of 64.
 pub(super) const SCRATCH: usize =
     if size_of::<Panel32>() > size_of::<Panel256>() { size_of::<Panel32>() } else { size_of::<Panel256>() };
+
+/// Where the tokens' records are. Tokens beyond the last one are the last one again.
+struct Records {
+    qs: *const i8,
+    scales: *const f32,
+    sums: *const i16,
+    stride: usize,
+    last: usize,
+}
+
+impl Records {
+    fn of(acts: &Acts) -> Records {
+        Records {
+            qs: acts.qs(0).as_ptr(),
+            scales: acts.scales(0).as_ptr(),
+            sums: acts.sums(0).as_ptr(),
+            stride: acts.kind.stride(acts.cols),
+            last: acts.tokens - 1,
+        }
+    }
+
+    /// `first` of each of the tokens `t..t + 4`, counted from `p` of token 0.
+    #[inline(always)]
+    unsafe fn four<T>(&self, p: *const T, t: usize, first: usize) -> [*const T; 4] {
+        // SAFETY: the caller gives an element of a record; all records are alike, `stride` bytes apart.
+        unsafe { four!(|I| p.byte_add((t + I).min(self.last) * self.stride).add(first)) }
+    }
+
+    /// The tokens' int8 from `first` on.
+    #[inline(always)]
+    unsafe fn qs(&self, t: usize, first: usize) -> [*const i8; 4] {
+        // SAFETY: as for four.
+        unsafe { self.four(self.qs, t, first) }
+    }
+
+    /// Their scales.
+    #[inline(always)]
+    unsafe fn scales(&self, t: usize, first: usize) -> [*const f32; 4] {
+        // SAFETY: as for four.
+        unsafe { self.four(self.scales, t, first) }
+    }
+
+    /// Their sums of 16.
+    #[inline(always)]
+    unsafe fn sums(&self, t: usize, first: usize) -> [*const i16; 4] {
+        // SAFETY: as for four.
+        unsafe { self.four(self.sums, t, first) }
+    }
+}
 
 /// One tile of the output, to which each chunk is added.
 struct Sums<'a, 'b> {
@@ -85,12 +133,6 @@ fn put_part(out: &mut [f32], v: float32x4_t, add: bool) {
     super::float::store_part(out, v);
 }
 
-#[inline(always)]
-unsafe fn load32(p: *const i8) -> Bytes32 {
-    // SAFETY: the caller gives 32 readable bytes.
-    unsafe { [vld1q_s8(p), vld1q_s8(p.add(16))] }
-}
-
 /// Four floats, one from each address.
 #[inline(always)]
 unsafe fn gather(p: [*const f32; 4]) -> float32x4_t {
@@ -98,20 +140,6 @@ unsafe fn gather(p: [*const f32; 4]) -> float32x4_t {
     unsafe {
         let v = vld1q_lane_f32::<1>(p[1], vld1q_dup_f32(p[0]));
         vld1q_lane_f32::<3>(p[3], vld1q_lane_f32::<2>(p[2], v))
-    }
-}
-
-/// Each of a vector's lanes times `x`.
-#[inline(always)]
-unsafe fn by_lane(x: float32x4_t, lanes: float32x4_t) -> [float32x4_t; 4] {
-    // SAFETY: baseline NEON.
-    unsafe {
-        [
-            vmulq_laneq_f32::<0>(x, lanes),
-            vmulq_laneq_f32::<1>(x, lanes),
-            vmulq_laneq_f32::<2>(x, lanes),
-            vmulq_laneq_f32::<3>(x, lanes),
-        ]
     }
 }
 
@@ -127,6 +155,7 @@ pub(super) unsafe fn gemm_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &mu
     let blocks = acts.cols / 32;
     let row_bytes = blocks * B::BYTES;
     let (rows, tokens) = (out.rows().len(), out.tokens());
+    let records = Records::of(acts);
     // SAFETY: SCRATCH bytes, aligned; any bytes are a panel. The rows are inside `w` (row < rows), the blocks inside
     // the row (first + n <= blocks), tokens inside acts.
     unsafe {
@@ -142,10 +171,10 @@ pub(super) unsafe fn gemm_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &mu
                 let mut sums = Sums { out: &mut *out, first_row, add: first > 0 };
                 for t in (0..tokens).step_by(4) {
                     match (B::NARROW_PANEL, B::M.is_some()) {
-                        (true, false) => multiply_32::<C, true, false>(panel, acts, t, first, n, &mut sums),
-                        (true, true) => multiply_32::<C, true, true>(panel, acts, t, first, n, &mut sums),
-                        (false, false) => multiply_32::<C, false, false>(panel, acts, t, first, n, &mut sums),
-                        (false, true) => multiply_32::<C, false, true>(panel, acts, t, first, n, &mut sums),
+                        (true, false) => multiply_32::<C, true, false>(panel, &records, t, first, n, &mut sums),
+                        (true, true) => multiply_32::<C, true, true>(panel, &records, t, first, n, &mut sums),
+                        (false, false) => multiply_32::<C, false, false>(panel, &records, t, first, n, &mut sums),
+                        (false, true) => multiply_32::<C, false, true>(panel, &records, t, first, n, &mut sums),
                     }
                 }
             }
@@ -163,7 +192,7 @@ unsafe fn pack_32<C: Cpu, B: Block32>(panel: &mut Panel32, g: usize, rows: [*con
             let blocks = four!(|R| rows[R].add(b * B::BYTES));
             C::pack(four!(|R| centred(B::q(blocks[R]), B::OFFSET)), panel.q.as_mut_ptr().add(128 * at));
             for (r, p) in blocks.into_iter().enumerate() {
-                panel.d[4 * at + r] = scale_at(p);
+                panel.d[C::COPIES * (4 * at + r)..][..C::COPIES].fill(scale_at(p));
                 if let Some(m) = B::M {
                     panel.m[4 * at + r] = scale_at(p.add(m));
                 }
@@ -176,70 +205,77 @@ unsafe fn pack_32<C: Cpu, B: Block32>(panel: &mut Panel32, g: usize, rows: [*con
 #[inline(never)]
 unsafe fn multiply_32<C: Cpu, const NARROW: bool, const M: bool>(
     panel: &Panel32,
-    acts: &Acts,
+    records: &Records,
     t: usize,
     first: usize,
     n: usize,
     out: &mut Sums,
 ) {
-    let token = four!(|I| (t + I).min(acts.tokens - 1));
-    // SAFETY: the panel holds `n` blocks, the tokens' records `first + n`.
+    // SAFETY: the panel holds `n` blocks, at least one, the tokens' records `first + n`.
     unsafe {
-        let qs = four!(|T| acts.qs(token[T]).as_ptr().add(32 * first));
-        let scales = four!(|T| acts.scales(token[T]).as_ptr().add(first));
-        let a_sums = four!(|T| acts.sums(token[T]).as_ptr().add(2 * first));
-        let mut sums = [[vdupq_n_f32(0.0); 4]; 4];
-        let (mut q, mut d, mut m) = (panel.q.as_ptr(), panel.d.as_ptr(), panel.m.as_ptr());
-        for b in 0..n {
-            let a = C::arrange(four!(|T| load32(qs[T].add(32 * b))));
-            let d_a = gather(four!(|T| scales[T].add(b)));
-            let m_a = if M {
+        let scales = records.scales(t, first);
+        let mut d_a = MaybeUninit::<[f32; 8 * CHUNK / 32]>::uninit();
+        copy_scales::<C>(scales, n, d_a.as_mut_ptr().cast());
+        let (q, d) = (panel.q.as_ptr(), panel.d.as_ptr());
+        let blocks = Blocks32 { q, d, a: records.qs(t, 32 * first), d_a: d_a.as_ptr().cast(), n };
+        let mut sums = C::multiply_32::<NARROW>(blocks);
+        if M {
+            let a_sums = records.sums(t, 2 * first);
+            let mut m = panel.m.as_ptr();
+            for b in 0..n {
                 let of = |i: usize| (i32::from(*a_sums[i].add(2 * b)) + i32::from(*a_sums[i].add(2 * b + 1))) as f32;
-                vmulq_f32(d_a, vld1q_f32([of(0), of(1), of(2), of(3)].as_ptr()))
-            } else {
-                d_a
-            };
-            macro_rules! group {
-                ($($g:literal)*) => { $(
-                    sums[$g] = add_32::<C, NARROW, M>(
-                        sums[$g], q.add(128 * $g), d.add(4 * $g), m.add(4 * $g), &a, d_a, m_a);
-                )* };
+                let m_a = [of(0), of(1), of(2), of(3)];
+                let m_a = vmulq_f32(gather(four!(|T| scales[T].add(b))), vld1q_f32(m_a.as_ptr()));
+                for sums in &mut sums[..C::GROUPS] {
+                    *sums = add_by_lane(*sums, vld1q_f32(m), m_a);
+                    m = m.add(4);
+                }
             }
-            group!(0 1);
-            if C::GROUPS == 4 {
-                group!(2 3);
-            }
-            (q, d, m) = (q.add(128 * C::GROUPS), d.add(4 * C::GROUPS), m.add(4 * C::GROUPS));
         }
         out.put(t, C::GROUPS, &sums);
     }
 }
 
-/// Adds one block of four rows by four tokens: `[token]`, rows in lanes.
+/// Four tokens' scales of `n` blocks, side by side as [`Blocks32::d_a`] wants them.
 #[inline(always)]
-unsafe fn add_32<C: Cpu, const NARROW: bool, const M: bool>(
-    sums: [float32x4_t; 4],
-    q: *const i8,
-    d: *const f32,
-    m: *const f32,
-    a: &C::Acts,
-    d_a: float32x4_t,
-    m_a: float32x4_t,
-) -> [float32x4_t; 4] {
-    // SAFETY: the caller gives the block's places in a panel.
+unsafe fn copy_scales<C: Cpu>(scales: [*const f32; 4], n: usize, to: *mut f32) {
+    // SAFETY: the caller gives `n` scales of each token, and room for `n` times `4 · COPIES`.
     unsafe {
-        let dots = C::tile_32::<NARROW>(q, a);
-        let weights = by_lane(vld1q_f32(d), d_a);
-        let sums = four!(|T| vfmaq_f32(sums[T], vcvtq_f32_s32(dots[T]), weights[T]));
-        if !M {
-            return sums;
+        let put = |b: usize, d: float32x4_t| {
+            let to = to.add(4 * C::COPIES * b);
+            if C::COPIES == 1 {
+                return vst1q_f32(to, d);
+            }
+            let d = vreinterpretq_f64_f32(d);
+            let (low, high) = (vreinterpretq_f32_f64(vzip1q_f64(d, d)), vreinterpretq_f32_f64(vzip2q_f64(d, d)));
+            vst1q_f32_x2(to, float32x4x2_t(low, high));
+        };
+        let fours = n / 4 * 4;
+        for b in (0..fours).step_by(4) {
+            let d = four!(|T| vld1q_f32(scales[T].add(b)));
+            let (even, odd) =
+                ([vzip1q_f32(d[0], d[2]), vzip2q_f32(d[0], d[2])], [vzip1q_f32(d[1], d[3]), vzip2q_f32(d[1], d[3])]);
+            put(b, vzip1q_f32(even[0], odd[0]));
+            put(b + 1, vzip2q_f32(even[0], odd[0]));
+            put(b + 2, vzip1q_f32(even[1], odd[1]));
+            put(b + 3, vzip2q_f32(even[1], odd[1]));
         }
-        let m = vld1q_f32(m);
+        for b in fours..n {
+            put(b, gather(four!(|T| scales[T].add(b))));
+        }
+    }
+}
+
+/// `sums[i] + x · lanes[i]`.
+#[inline(always)]
+unsafe fn add_by_lane(sums: [float32x4_t; 4], x: float32x4_t, lanes: float32x4_t) -> [float32x4_t; 4] {
+    // SAFETY: baseline NEON.
+    unsafe {
         [
-            vfmaq_laneq_f32::<0>(sums[0], m, m_a),
-            vfmaq_laneq_f32::<1>(sums[1], m, m_a),
-            vfmaq_laneq_f32::<2>(sums[2], m, m_a),
-            vfmaq_laneq_f32::<3>(sums[3], m, m_a),
+            vfmaq_laneq_f32::<0>(sums[0], x, lanes),
+            vfmaq_laneq_f32::<1>(sums[1], x, lanes),
+            vfmaq_laneq_f32::<2>(sums[2], x, lanes),
+            vfmaq_laneq_f32::<3>(sums[3], x, lanes),
         ]
     }
 }
@@ -249,6 +285,7 @@ pub(super) unsafe fn gemm_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out: &
     let blocks = acts.cols / 256;
     let row_bytes = blocks * B::BYTES;
     let (rows, tokens) = (out.rows().len(), out.tokens());
+    let records = Records::of(acts);
     // SAFETY: as in gemm_32.
     unsafe {
         let panel = &mut *scratch.as_mut_ptr().cast::<Panel256>();
@@ -263,11 +300,15 @@ pub(super) unsafe fn gemm_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out: &
                 let mut sums = Sums { out: &mut *out, first_row, add: first > 0 };
                 for t in (0..tokens).step_by(4) {
                     match (B::SUB, B::NARROW_PANEL, B::MINS) {
-                        (32, true, _) => multiply_256::<C, 32, true, true>(panel, acts, t, first, n, &mut sums),
-                        (32, false, true) => multiply_256::<C, 32, false, true>(panel, acts, t, first, n, &mut sums),
-                        (32, false, false) => multiply_256::<C, 32, false, false>(panel, acts, t, first, n, &mut sums),
-                        (_, _, true) => multiply_256::<C, 16, true, true>(panel, acts, t, first, n, &mut sums),
-                        (_, _, false) => multiply_256::<C, 16, true, false>(panel, acts, t, first, n, &mut sums),
+                        (32, true, _) => multiply_256::<C, 32, true, true>(panel, &records, t, first, n, &mut sums),
+                        (32, false, true) => {
+                            multiply_256::<C, 32, false, true>(panel, &records, t, first, n, &mut sums)
+                        }
+                        (32, false, false) => {
+                            multiply_256::<C, 32, false, false>(panel, &records, t, first, n, &mut sums)
+                        }
+                        (_, _, true) => multiply_256::<C, 16, true, true>(panel, &records, t, first, n, &mut sums),
+                        (_, _, false) => multiply_256::<C, 16, true, false>(panel, &records, t, first, n, &mut sums),
                     }
                 }
             }
@@ -288,20 +329,49 @@ unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*
                 let to = panel.q.as_mut_ptr().add(128 * ((8 * b + j) * C::GROUPS + g));
                 C::pack(four!(|R| centred(B::q(blocks[R], j), B::OFFSET)), to);
             }
-            for (r, p) in blocks.into_iter().enumerate() {
-                let head = B::head(p);
-                let (mut scales, mut mins) = ([0i8; 16], [0i8; 16]);
-                vst1q_s8(scales.as_mut_ptr(), head.scales);
-                vst1q_s8(mins.as_mut_ptr(), head.mins);
-                for s in 0..subs {
-                    let at = (b * subs + s) * width + 4 * g + r;
-                    panel.scales[at] = i32::from(scales[s]);
-                    panel.mins[at] = i16::from(mins[s]);
+            let heads = four!(|R| B::head(blocks[R]));
+            let by_sub = by_sub_block(four!(|R| heads[R].scales));
+            for s in 0..subs {
+                let to = panel.scales.as_mut_ptr().add(C::COPIES * ((b * subs + s) * width + 4 * g));
+                let scales = sub_block(by_sub, s);
+                if C::COPIES == 1 {
+                    vst1q_s32(to, scales);
+                } else {
+                    vst1q_s32_x2(to, int32x4x2_t(vzip1q_s32(scales, scales), vzip2q_s32(scales, scales)));
                 }
-                panel.d[b * width + 4 * g + r] = head.d;
-                panel.dmin[b * width + 4 * g + r] = head.dmin;
             }
+            if B::MINS {
+                let dmin = vld1q_f32(four!(|R| heads[R].dmin).as_ptr());
+                let by_sub = by_sub_block(four!(|R| heads[R].mins));
+                for s in 0..subs {
+                    let to = panel.mins.as_mut_ptr().add((b * subs + s) * width + 4 * g);
+                    vst1q_f32(to, vmulq_f32(dmin, vcvtq_f32_s32(sub_block(by_sub, s))));
+                }
+            }
+            vst1q_f32(panel.d.as_mut_ptr().add(b * width + 4 * g), vld1q_f32(four!(|R| heads[R].d).as_ptr()));
         }
+    }
+}
+
+/// Four rows' bytes transposed: `[sub-block][row]`.
+#[inline(always)]
+unsafe fn by_sub_block(rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
+    // SAFETY: baseline NEON.
+    unsafe {
+        let even = [vzip1q_s8(rows[0], rows[2]), vzip2q_s8(rows[0], rows[2])];
+        let odd = [vzip1q_s8(rows[1], rows[3]), vzip2q_s8(rows[1], rows[3])];
+        four!(|I| if I & 1 == 0 { vzip1q_s8(even[I / 2], odd[I / 2]) } else { vzip2q_s8(even[I / 2], odd[I / 2]) })
+    }
+}
+
+/// Sub-block `s` of them, widened.
+#[inline(always)]
+unsafe fn sub_block(by_sub: [int8x16_t; 4], s: usize) -> int32x4_t {
+    // SAFETY: baseline NEON; s < 16.
+    unsafe {
+        let four = by_sub[s / 4];
+        let two = if s % 4 < 2 { vmovl_s8(vget_low_s8(four)) } else { vmovl_high_s8(four) };
+        if s.is_multiple_of(2) { vmovl_s16(vget_low_s16(two)) } else { vmovl_high_s16(two) }
     }
 }
 
@@ -309,53 +379,35 @@ unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*
 #[inline(never)]
 unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS: bool>(
     panel: &Panel256,
-    acts: &Acts,
+    records: &Records,
     t: usize,
     first: usize,
     n: usize,
     out: &mut Sums,
 ) {
-    let token = four!(|I| (t + I).min(acts.tokens - 1));
     let subs = 256 / SUB;
+    let width = 4 * C::GROUPS;
     // SAFETY: the panel holds `n` blocks, the tokens' records `first + n`.
     unsafe {
-        let qs = four!(|T| acts.qs(token[T]).as_ptr().add(256 * first));
-        let scales = four!(|T| acts.scales(token[T]).as_ptr().add(first));
-        let a_sums = four!(|T| acts.sums(token[T]).as_ptr().add(16 * first));
+        let (qs, scales) = (records.qs(t, 256 * first), records.scales(t, first));
+        let a_sums = records.sums(t, 16 * first);
         let mut sums = [[vdupq_n_f32(0.0); 4]; 4];
         for b in 0..n {
-            let mut isums = [[vdupq_n_s32(0); 4]; 4];
-            let mut q = panel.q.as_ptr().add(128 * 8 * b * C::GROUPS);
-            let mut scale = panel.scales.as_ptr().add(4 * C::GROUPS * subs * b);
-            for j in 0..8 {
-                let a = C::arrange(four!(|T| load32(qs[T].add(256 * b + 32 * j))));
-                macro_rules! group {
-                    ($($g:literal)*) => { $(
-                        isums[$g] = add_256::<C, SUB, NARROW>(isums[$g], q.add(128 * $g), scale.add(4 * $g), &a);
-                    )* };
-                }
-                group!(0 1);
-                if C::GROUPS == 4 {
-                    group!(2 3);
-                }
-                (q, scale) = (q.add(128 * C::GROUPS), scale.add(4 * C::GROUPS));
-                if SUB == 16 {
-                    scale = scale.add(4 * C::GROUPS);
-                }
-            }
+            let q = panel.q.as_ptr().add(32 * 8 * b * width);
+            let scale = panel.scales.as_ptr().add(C::COPIES * width * subs * b);
+            let isums = C::multiply_256::<SUB, NARROW>(q, scale, four!(|T| qs[T].add(256 * b)));
             let d_a = gather(four!(|T| scales[T].add(b)));
-            for g in 0..C::GROUPS {
-                let at = 4 * (b * C::GROUPS + g);
-                let weights = by_lane(vld1q_f32(panel.d.as_ptr().add(at)), d_a);
-                for i in 0..4 {
-                    sums[g][i] = vfmaq_f32(sums[g][i], vcvtq_f32_s32(isums[g][i]), weights[i]);
-                }
-                if MINS {
-                    let mins = panel.mins.as_ptr().add(4 * C::GROUPS * subs * b + 4 * g);
-                    let weights = by_lane(vld1q_f32(panel.dmin.as_ptr().add(at)), d_a);
-                    for i in 0..4 {
-                        let msum = min_sum::<C, SUB>(mins, a_sums[i].add(16 * b));
-                        sums[g][i] = vfmsq_f32(sums[g][i], vcvtq_f32_s32(msum), weights[i]);
+            for (g, sums) in sums.iter_mut().enumerate().take(C::GROUPS) {
+                let weights = by_lane(vld1q_f32(panel.d.as_ptr().add(width * b + 4 * g)), d_a);
+                *sums = four!(|T| vfmaq_f32(sums[T], vcvtq_f32_s32(isums[g][T]), weights[T]));
+            }
+            if MINS {
+                let mins = panel.mins.as_ptr().add(width * subs * b);
+                let a_sums = four!(|T| sub_sums::<SUB>(a_sums[T].add(16 * b), *scales[T].add(b)));
+                for (g, sums) in sums.iter_mut().enumerate().take(C::GROUPS) {
+                    for s in (0..subs).step_by(4) {
+                        let mins = four!(|S| vld1q_f32(mins.add(width * (s + S) + 4 * g)));
+                        *sums = four!(|T| less_mins(sums[T], mins, a_sums[T][s / 4]));
                     }
                 }
             }
@@ -364,43 +416,34 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
     }
 }
 
-/// Adds 32 elements of four rows by four tokens, scaled: `[token]`, rows in lanes.
+/// The sums of a super-block's activations over each of its sub-blocks, times their scale.
 #[inline(always)]
-unsafe fn add_256<C: Cpu, const SUB: usize, const NARROW: bool>(
-    isums: [int32x4_t; 4],
-    q: *const i8,
-    scale: *const i32,
-    a: &C::Acts,
-) -> [int32x4_t; 4] {
-    // SAFETY: the caller gives the elements' places in a panel.
+unsafe fn sub_sums<const SUB: usize>(sums: *const i16, scale: f32) -> [float32x4_t; 4] {
+    // SAFETY: the caller gives sixteen sums.
     unsafe {
-        let first = vld1q_s32(scale);
+        let (low, high) = (vld1q_s16(sums), vld1q_s16(sums.add(8)));
+        let four = |x| vmulq_n_f32(vcvtq_f32_s32(x), scale);
         if SUB == 32 {
-            let dots = C::tile_32::<NARROW>(q, a);
-            return four!(|T| vmlaq_s32(isums[T], dots[T], first));
+            let (low, high) = (four(vpaddlq_s16(low)), four(vpaddlq_s16(high)));
+            return [low, high, low, high];
         }
-        let second = vld1q_s32(scale.add(4 * C::GROUPS));
-        let dots = C::tile_16::<NARROW>(q, a);
-        four!(|T| vmlaq_s32(vmlaq_s32(isums[T], dots[0][T], first), dots[1][T], second))
+        [
+            four(vmovl_s16(vget_low_s16(low))),
+            four(vmovl_high_s16(low)),
+            four(vmovl_s16(vget_low_s16(high))),
+            four(vmovl_high_s16(high)),
+        ]
     }
 }
 
-/// `Σ_s mins[s] · (sum of the activations of sub-block s)` of four rows in lanes.
+/// `sum − Σ_s mins[s] · a_sums[s]`.
 #[inline(always)]
-unsafe fn min_sum<C: Cpu, const SUB: usize>(mins: *const i16, a_sums: *const i16) -> int32x4_t {
-    // SAFETY: the caller gives a block's minima and its sixteen sums.
+unsafe fn less_mins(sum: float32x4_t, mins: [float32x4_t; 4], a_sums: float32x4_t) -> float32x4_t {
+    // SAFETY: baseline NEON.
     unsafe {
-        let (low, high) = (vld1q_s16(a_sums), vld1q_s16(a_sums.add(8)));
-        macro_rules! eight {
-            ($sum:expr, $first:expr, $a:expr, $($lane:literal)*) => {{
-                let mut sum = $sum;
-                $(sum = vmlal_laneq_s16::<$lane>(sum, vld1_s16(mins.add(4 * C::GROUPS * ($first + $lane))), $a);)*
-                sum
-            }};
-            ($sum:expr, $first:expr, $a:expr) => { eight!($sum, $first, $a, 0 1 2 3 4 5 6 7) };
-        }
-        let zero = vdupq_n_s32(0);
-        // The sum of 32 activations fits an i16: 32 · 128.
-        if SUB == 32 { eight!(zero, 0, vpaddq_s16(low, high)) } else { eight!(eight!(zero, 0, low), 8, high) }
+        let sum = vfmsq_laneq_f32::<0>(sum, mins[0], a_sums);
+        let sum = vfmsq_laneq_f32::<1>(sum, mins[1], a_sums);
+        let sum = vfmsq_laneq_f32::<2>(sum, mins[2], a_sums);
+        vfmsq_laneq_f32::<3>(sum, mins[3], a_sums)
     }
 }

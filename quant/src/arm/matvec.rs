@@ -1,8 +1,8 @@
 //! One token: a row's blocks are unpacked in registers, four at a time, straight from the file's bytes.
 
 use super::blocks::{Block32, Block256};
-use super::cpu::{Bytes32, Cpu, four};
-use super::float::widen;
+use super::cpu::{Bytes32, Cpu, Offsets, four, load32};
+use super::float::four_scales;
 use crate::act::Acts;
 use crate::share::OutTile;
 use core::arch::aarch64::*;
@@ -15,48 +15,46 @@ struct Token {
     sums: *const i16,
 }
 
-#[inline(always)]
-unsafe fn load32(p: *const i8) -> Bytes32 {
-    // SAFETY: the caller gives 32 readable bytes.
-    unsafe { [vld1q_s8(p), vld1q_s8(p.add(16))] }
+/// Bytes of scratch that [`matvec_32`] needs: sixteen for each block.
+pub(super) fn scratch(cols: usize) -> usize {
+    (cols / 2).div_ceil(64) * 64
 }
 
-/// Matrix times one token, for the formats of 32 elements.
-pub(super) unsafe fn matvec_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &mut OutTile) {
+/// Matrix times one token, for the formats of 32 elements. `scratch` is [`scratch`] bytes aligned to 64.
+pub(super) unsafe fn matvec_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
     let blocks = acts.cols / 32;
     let row_bytes = blocks * B::BYTES;
     let token = Token { qs: acts.qs(0).as_ptr(), scales: acts.scales(0).as_ptr(), sums: acts.sums(0).as_ptr() };
+    let starts: *mut i32 = scratch.as_mut_ptr().cast();
+    if B::PLAIN_NIBBLES {
+        // SAFETY: `blocks` times two sums, and room for as many times sixteen bytes.
+        unsafe {
+            for b in 0..blocks {
+                let sum = i32::from(*token.sums.add(2 * b)) + i32::from(*token.sums.add(2 * b + 1));
+                vst1q_s32(starts.add(4 * b), vsetq_lane_s32::<0>(-B::OFFSET * sum, vdupq_n_s32(0)));
+            }
+        }
+    }
     let out = out.row_mut(0);
-    let (fours, rest) = out.as_chunks_mut::<4>();
-    // SAFETY: `w` holds `blocks` whole blocks for each row of `out`, the record as many activations.
-    unsafe {
-        let mut p = w.as_ptr();
-        for out in fours {
-            *out = rows_32::<C, B, 4>(p, row_bytes, token, blocks);
-            p = p.add(4 * row_bytes);
-        }
-        for out in rest {
-            [*out] = rows_32::<C, B, 1>(p, row_bytes, token, blocks);
-            p = p.add(row_bytes);
-        }
+    let (mut p, mut done) = (w.as_ptr(), 0);
+    macro_rules! by_rows {
+        ($rows:literal) => {
+            while let Some(some) = out[done..].first_chunk_mut::<$rows>() {
+                // SAFETY: `w` holds `blocks` whole blocks for each row of `out`, the record as many activations.
+                unsafe {
+                    *some = rows_32::<C, B, $rows>(p, row_bytes, token, starts, blocks);
+                    p = p.add($rows * row_bytes);
+                }
+                done += $rows;
+            }
+        };
     }
-}
-
-/// Four f16, `step` bytes apart, the first ones of blocks of that many bytes.
-#[inline(always)]
-unsafe fn four_scales(p: *const u8, step: usize) -> float32x4_t {
-    // SAFETY: the caller gives readable bytes at the four places; with 18 bytes to a block, the 64 of a load are inside
-    // the four blocks' 72.
-    unsafe {
-        if step == 18 {
-            let places = vcreate_u8(u64::from_le_bytes([0, 1, 18, 19, 36, 37, 54, 55]));
-            return widen(vreinterpret_u16_u8(vqtbl4_u8(vld1q_u8_x4(p), places)));
-        }
-        let at = |i| p.add(i * step).cast::<u16>();
-        let d = vld1_lane_u16::<0>(at(0), vdup_n_u16(0));
-        let d = vld1_lane_u16::<2>(at(2), vld1_lane_u16::<1>(at(1), d));
-        widen(vld1_lane_u16::<3>(at(3), d))
+    // The others are unpacked by the compiler's code, which needs more registers.
+    if C::EIGHT_ROWS && B::PLAIN_NIBBLES {
+        by_rows!(8);
     }
+    by_rows!(4);
+    by_rows!(1);
 }
 
 /// `R` rows by one token. The four lanes of a sum are the blocks 0, 1, 2, 3 modulo 4, so that a row's result is the
@@ -66,25 +64,30 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
     w: *const u8,
     row_bytes: usize,
     token: Token,
+    starts: *const i32,
     blocks: usize,
 ) -> [f32; R] {
-    // SAFETY: every address is inside the `R` rows of `blocks` blocks or the token's record.
+    // SAFETY: every address is inside the `R` rows of `blocks` blocks, the token's record or `starts`.
     unsafe {
+        let mut rows = [w; R];
+        for (r, p) in rows.iter_mut().enumerate() {
+            *p = w.add(r * row_bytes);
+        }
         let mut sums = [vdupq_n_f32(0.0); R];
         for i in 0..blocks / 4 {
             let a = four!(|K| load32(token.qs.add(128 * i + 32 * K)));
             let d_a = vld1q_f32(token.scales.add(4 * i));
             let a_sums = vpaddlq_s16(vld1q_s16(token.sums.add(8 * i)));
-            let minus = vmulq_n_s32(a_sums, B::OFFSET);
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let p = w.add(r * row_bytes + 4 * i * B::BYTES);
+            let offsets = Offsets { minus: vmulq_n_s32(a_sums, B::OFFSET), starts: starts.add(16 * i) };
+            for (p, sum) in rows.iter_mut().zip(&mut sums) {
                 if B::PLAIN_NIBBLES {
-                    *sum = C::add_nibble_blocks(*sum, p, &a, minus, d_a);
+                    *sum = C::add_nibble_blocks(*sum, p, &a, &offsets, d_a);
                     continue;
                 }
                 let q = four!(|K| B::q(p.add(K * B::BYTES)));
                 let m = |at| four_scales(p.add(at), B::BYTES);
                 *sum = add_blocks::<C, B>(*sum, q, a, m(0), B::M.map(m), d_a, a_sums);
+                *p = p.add(4 * B::BYTES);
             }
         }
         let rest = blocks % 4;
@@ -100,10 +103,10 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
                     i32::from(*token.sums.add(2 * (first + k))) + i32::from(*token.sums.add(2 * (first + k) + 1));
             }
             let (d_a, a_sums) = (vld1q_f32(d_a.as_ptr()), vld1q_s32(a_sums.as_ptr()));
-            for (r, sum) in sums.iter_mut().enumerate() {
+            for (row, sum) in rows.into_iter().zip(&mut sums) {
                 let (mut q, mut d, mut m) = ([none; 4], [0.0; 4], [0.0; 4]);
                 for k in 0..rest {
-                    let p = w.add(r * row_bytes + (first + k) * B::BYTES);
+                    let p = row.add(k * B::BYTES);
                     q[k] = B::q(p);
                     d[k] = super::float::scale_at(p);
                     if let Some(at) = B::M {
@@ -148,7 +151,7 @@ unsafe fn add_blocks<C: Cpu, B: Block32>(
 }
 
 /// Matrix times one token, for the formats of 256 elements.
-pub(super) unsafe fn matvec_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out: &mut OutTile) {
+pub(super) unsafe fn matvec_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out: &mut OutTile, _: &mut [u8]) {
     let blocks = acts.cols / 256;
     let row_bytes = blocks * B::BYTES;
     let token = Token { qs: acts.qs(0).as_ptr(), scales: acts.scales(0).as_ptr(), sums: acts.sums(0).as_ptr() };

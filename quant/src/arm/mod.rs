@@ -5,15 +5,21 @@ mod blocks;
 mod cpu;
 mod dense;
 mod detect;
+mod dotprod;
 mod float;
 mod gemm;
+mod i8mm;
 mod matvec;
+mod neon;
 
 use crate::Format;
 use crate::act::{ActKind, Acts};
 use crate::kernels::{Isa, Table};
 use crate::share::OutTile;
-use cpu::{Cpu, DotProd, I8mm, Neon};
+use cpu::Cpu;
+use dotprod::DotProd;
+use i8mm::I8mm;
+use neon::Neon;
 
 /// The instruction sets of this architecture, the fastest first.
 pub(crate) const BEST_FIRST: &[Isa] = &[Isa::I8mm, Isa::DotProd, Isa::Neon];
@@ -58,8 +64,15 @@ const fn table_of<C: Cpu + 'static>(isa: Isa) -> Table {
 }
 
 /// See [`crate::Kernels::matmul_scratch`].
-fn matmul_scratch(format: Format, _: usize, tokens: usize) -> usize {
-    if tokens > 1 && ActKind::of(format) != ActKind::F32 { gemm::SCRATCH } else { 0 }
+fn matmul_scratch(format: Format, cols: usize, tokens: usize) -> usize {
+    match ActKind::of(format) {
+        ActKind::F32 => 0,
+        // A plan for a batch serves a single token as well.
+        ActKind::Q8 if tokens > 1 => gemm::SCRATCH.max(matvec::scratch(cols)),
+        ActKind::Q8 => matvec::scratch(cols),
+        ActKind::Q8K if tokens > 1 => gemm::SCRATCH,
+        ActKind::Q8K => 0,
+    }
 }
 
 /// See [`crate::Kernels::matmul`].
@@ -70,7 +83,7 @@ unsafe fn matmul<C: Cpu>(format: Format, w: &[u8], acts: &Acts, out: &mut OutTil
             // and `scratch` the size that `Kernels::matmul` has checked.
             unsafe {
                 if acts.tokens == 1 {
-                    matvec::$one::<C, blocks::$block>(w, acts, out)
+                    matvec::$one::<C, blocks::$block>(w, acts, out, scratch)
                 } else {
                     gemm::$many::<C, blocks::$block>(w, acts, out, scratch)
                 }
