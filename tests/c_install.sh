@@ -25,6 +25,10 @@ PREFIX=/opt/drupe DESTDIR=$root/staged sh targets/c/install.sh
 [ -f "$root/staged/opt/drupe/lib/libdrupe.a" ] && grep -q '^prefix=/opt/drupe$' "$root/staged/opt/drupe/lib/pkgconfig/drupe.pc"
 PREFIX=$root/usr sh targets/c/install.sh
 
+. tests/cross.sh
+for tool in pkg-config cmake make; do
+    command -v $tool >/dev/null || cross_install $tool >"$out/install.txt" 2>&1 || true
+done
 if command -v pkg-config >/dev/null; then
     export PKG_CONFIG_PATH="$root/usr/lib/pkgconfig"
     version=$(pkg-config --modversion drupe)
@@ -39,12 +43,7 @@ else
     echo "skipped: no pkg-config"
 fi
 
-cmake=$(command -v cmake || true)
-if [ -z "$cmake" ] && command -v python3 >/dev/null; then
-    [ -x "$out/venv/bin/cmake" ] || { python3 -m venv "$out/venv" && "$out/venv/bin/pip" install -q cmake; } >/dev/null 2>&1 || true
-    [ ! -x "$out/venv/bin/cmake" ] || cmake=$out/venv/bin/cmake
-fi
-if [ -z "$cmake" ] || ! command -v make >/dev/null; then
+if ! command -v cmake >/dev/null || ! command -v make >/dev/null; then
     echo "skipped: no cmake or no make"
     exit 0
 fi
@@ -59,14 +58,14 @@ foreach(flavour drupe shared freestanding)
 endforeach()
 C
 rm -rf "$out/cmake-build"
-"$cmake" -S "$out/cmake-source" -B "$out/cmake-build" -DCMAKE_PREFIX_PATH="$root/usr" >"$out/cmake.txt" 2>&1 ||
+cmake -S "$out/cmake-source" -B "$out/cmake-build" -DCMAKE_PREFIX_PATH="$root/usr" >"$out/cmake.txt" 2>&1 ||
     { cat "$out/cmake.txt" >&2 && exit 1; }
-"$cmake" --build "$out/cmake-build" >"$out/cmake.txt" 2>&1 || { cat "$out/cmake.txt" >&2 && exit 1; }
+cmake --build "$out/cmake-build" >"$out/cmake.txt" 2>&1 || { cat "$out/cmake.txt" >&2 && exit 1; }
 for flavour in drupe shared freestanding; do
     expect "minimal.c, drupe::$flavour through CMake" "$out/cmake-build/minimal-$flavour"
 done
 sed -i "s/find_package(drupe [0-9.]*/find_package(drupe 99.0/" "$out/cmake-source/CMakeLists.txt"
-if "$cmake" -S "$out/cmake-source" -B "$out/cmake-build" >"$out/cmake.txt" 2>&1; then
+if cmake -S "$out/cmake-source" -B "$out/cmake-build" >"$out/cmake.txt" 2>&1; then
     echo "FAILED: the CMake package says that it is version 99.0" >&2
     exit 1
 fi
