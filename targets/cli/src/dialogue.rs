@@ -75,6 +75,9 @@ impl Dialogue {
 /// The tokens of what was written.
 fn encode(text: &mut Text, written: &Written, turns: &[Turn]) -> Done<Vec<u32>> {
     let mut tokens = Vec::new();
+    if written.begins && !text.tokenizer.adds_bos() {
+        tokens.extend(text.tokenizer.bos());
+    }
     let mut from = 0;
     for (at, (range, what)) in written.spans.iter().enumerate() {
         let Stretch::Message(i) = what else { continue };

@@ -47,6 +47,8 @@ pub enum Stretch {
 pub struct Written {
     /// The text, without the begin token.
     pub text: String,
+    /// Whether the template wrote the begin token before it. Most vocabularies add it to a text by themselves.
+    pub begins: bool,
     /// Stretches of it, in order and without gaps.
     pub spans: Vec<(Range<usize>, Stretch)>,
     /// Why the file's own template was not used, or that structure and messages could not be told apart in what it
@@ -66,7 +68,7 @@ impl Written {
     }
 
     fn new() -> Written {
-        Written { text: String::new(), spans: Vec::new(), note: None }
+        Written { text: String::new(), begins: false, spans: Vec::new(), note: None }
     }
 
     fn push(&mut self, text: &str, what: Stretch) {
@@ -141,15 +143,15 @@ impl ChatWriter {
 
     fn by_template(&self, env: &Environment, messages: &[Message], answer: bool) -> Result<Written, TemplateError> {
         let contents: Vec<&str> = messages.iter().map(|m| m.content).collect();
-        let text = self.render(env, messages, &contents, answer)?;
+        let (text, begins) = self.render(env, messages, &contents, answer)?;
         // Written once more with marks for contents, the template shows where each message went.
         let marks: Vec<String> = (0..messages.len()).map(|i| format!("{MARK}{i}{MARK}")).collect();
         let marks: Vec<&str> = marks.iter().map(String::as_str).collect();
         let marked = self.render(env, messages, &marks, answer).ok();
-        if let Some(written) = marked.and_then(|marked| apart(&marked, &text, &contents)) {
-            return Ok(written);
+        if let Some(written) = marked.and_then(|(marked, _)| apart(&marked, &text, &contents)) {
+            return Ok(Written { begins, ..written });
         }
-        let mut whole = Written::new();
+        let mut whole = Written { begins, ..Written::new() };
         whole.push(&text, Stretch::Structure);
         whole.note = Some("the chat template rewrites messages: control tokens in them keep their power".into());
         Ok(whole)
@@ -161,7 +163,7 @@ impl ChatWriter {
         of: &[Message],
         contents: &[&str],
         answer: bool,
-    ) -> Result<String, TemplateError> {
+    ) -> Result<(String, bool), TemplateError> {
         let role = |r| match r {
             Role::System => "system",
             Role::User => "user",
@@ -180,8 +182,10 @@ impl ChatWriter {
         let template = env.get_template(NAME).map_err(told)?;
         template.render_captured_to(context, &mut out).map_err(told)?;
         let text = String::from_utf8(out.bytes).map_err(|_| TemplateError("it wrote broken UTF-8".into()))?;
-        // The begin token is added by the tokenizer.
-        Ok(text.strip_prefix(&*self.bos).map_or(text.clone(), str::to_string))
+        match text.strip_prefix(&*self.bos) {
+            Some(rest) if !self.bos.is_empty() => Ok((rest.to_string(), true)),
+            _ => Ok((text, false)),
+        }
     }
 }
 
@@ -396,7 +400,7 @@ mod tests {
         let written =
             writer.write(&[say(Role::System, " S "), say(Role::User, "  a b\n"), say(Role::Assistant, "c")], true);
         assert_eq!(written.note, None, "{:?}", written.text);
-        assert_eq!(written.text, "%\n<<S>>[U1]a b.;[A2]c.");
+        assert_eq!((written.text.as_str(), written.begins), ("%\n<<S>>[U1]a b.;[A2]c.", true));
         assert_eq!(said(&written), [(0, "S"), (1, "a b"), (2, "c")]);
         // A template that refuses a conversation says why, and another format is used.
         let twice = writer.write(&[say(Role::User, "a"), say(Role::User, "b")], true);
