@@ -127,9 +127,9 @@ def rate(step, steps, fall):
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--build", default="build")
-    args.add_argument("--steps", type=int, default=6000)
+    args.add_argument("--steps", type=int, default=4000)
     args.add_argument("--rows", type=int, default=16, help="rows of a step in each process")
-    args.add_argument("--fall", type=float, default=0.4)
+    args.add_argument("--fall", type=float, default=0.62)
     args.add_argument("--lr", type=float, default=0.02)
     args.add_argument("--seed", type=int, default=7)
     args = args.parse_args()
