@@ -8,9 +8,8 @@ use drupe::{Config, Engine, InMemory, Session, Solo};
 use drupe_tests::{Memory, argmax, plan, session};
 
 const MODEL: &[u8] = include_bytes!("../targets/model/home.gguf");
-/// 462 are, with this file: `targets/model/MODEL_CARD.md`. The aim of 97% (485) asks for a better trained file, not for
-/// this bound; the few less allow for kernels that round differently.
-const RIGHT: usize = 459;
+/// The aim: 97% of the 500. 494 are, with this file: `targets/model/MODEL_CARD.md`.
+const RIGHT: usize = 485;
 const SENTENCES: &str = include_str!("../targets/model/heldout.jsonl");
 
 /// The greedy answer to one user's turn, in a session without a past.

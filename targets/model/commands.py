@@ -2,7 +2,8 @@
 
 Everything is drawn from the grammar below with a seeded `random.Random`. A sentence is one to three clauses; each
 clause has a *combination*: (device, room, action, phrasing). Where a clause has no room (timers, robot moves) its value
-stands in the room's place. `held_out(combination)` takes one combination in ten, by hash, out of training for good.
+stands in the room's place. `part(combination)` takes, by hash, one combination in ten out of training for the test, and one
+in fifty for choices made during development.
 """
 
 import hashlib
@@ -31,10 +32,10 @@ SMALL = ("zero one two three four five six seven eight nine ten eleven twelve th
 TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
-def held_out(combination):
-    """True for the tenth of all combinations that no training sentence may contain."""
-    text = "|".join(str(part) for part in combination)
-    return hashlib.sha256(text.encode()).digest()[0] % 10 == 0
+def part(combination):
+    """"test" for a tenth of all combinations, "dev" for a fiftieth, "train" for the rest: no other may be trained on."""
+    byte = hashlib.sha256("|".join(str(x) for x in combination).encode()).digest()[0]
+    return "test" if byte % 10 == 0 else "dev" if byte in (1, 2, 3, 4, 5) else "train"
 
 
 def words_of(n):
@@ -420,7 +421,7 @@ def misspell(r, said):
     return " ".join(words)
 
 
-def dress(r, said, soon=True):
+def dress(r, said, soon=True, slips=0.2):
     """Politeness, greetings, what else is on the speaker's mind, typos, capitals and stops."""
     p = r.random()
     if p < 0.18:
@@ -436,7 +437,7 @@ def dress(r, said, soon=True):
                          + ([" now", " right away", " quickly", " at once"] if soon else []))
     elif p < 0.22:
         said += r.choice([", ", " because "]) + distraction(r)
-    if r.random() < 0.2:
+    if r.random() < slips:
         said = misspell(r, said)
         if r.random() < 0.25:
             said = misspell(r, said)
@@ -459,21 +460,21 @@ def dumps(acts):
     return json.dumps(acts, separators=(",", ":"))
 
 
-def command(r, held, lengths=(58, 32, 10)):
-    """(sentence, JSON answer). With `held` every clause's combination is a held-out one; without, none is.
+def command(r, whose, lengths=(58, 32, 10), slips=0.2):
+    """(sentence, JSON answer), every clause's combination of the part `whose`: "train", "dev" or "test".
 
-    `lengths` are the shares of sentences with one, two and three clauses.
+    `lengths` are the shares of sentences with one, two and three clauses, `slips` that of sentences with a typo.
     """
     parts, acts = [], []
     for _ in range(r.choices([1, 2, 3], lengths)[0]):
         while True:
             said, some, combinations = clause(r)
-            if all(held_out(c) == held for c in combinations) and len(acts) + len(some) <= 5:
+            if all(part(c) == whose for c in combinations) and len(acts) + len(some) <= 5:
                 break
         said, some = timed(r, said, some)
         parts.append(said)
         acts += some
     said = parts[0]
-    for part in parts[1:]:
-        said += r.choice([" and ", ", then ", " and then ", ", ", " and also ", ". ", ", and ", " then "]) + part
-    return dress(r, said, soon=not any(k in act for act in acts for k in ("in", "at", "for"))), dumps(acts)
+    for more in parts[1:]:
+        said += r.choice([" and ", ", then ", " and then ", ", ", " and also ", ". ", ", and ", " then "]) + more
+    return dress(r, said, soon=not any(k in act for act in acts for k in ("in", "at", "for")), slips=slips), dumps(acts)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 import corpus
 from evaluate import load, passes, prompt
-from train import encode
+from corpus import encode
 
 path, sentences, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 model = Llama(path, n_ctx=512, n_threads=1, verbose=False)

@@ -15,23 +15,21 @@ import commands
 import home
 import stories
 
-# Training's shares of each kind of document, and of sentences with one, two and three clauses: at first more stories,
-# later more and longer commands, which teach more for each token. The test set has the first lengths.
-FIRST = ({"command": 62, "command_state": 7, "answer": 9, "blind": 2, "refusal": 5, "conversation": 5, "story": 4, "text": 3},
-         (58, 32, 10))
-LATER = ({"command": 66, "command_state": 7, "answer": 9, "blind": 2, "refusal": 5, "conversation": 5, "story": 2, "text": 2},
-         (42, 36, 22))
-TEST_SEED = 20_000
+# Training's shares of each kind of document, of sentences with one, two and three clauses, and of sentences with a typo:
+# more long and misspelled sentences than the test has, for they teach more. The test has `commands.command`'s own shares.
+SHARES = {"command": 68, "command_state": 6, "answer": 11, "blind": 1, "refusal": 3, "conversation": 5, "story": 3, "text": 3}
+LENGTHS, SLIPS = (38, 36, 26), 0.35
+TEST_SEED, DEV_SEED = 20_000, 30_000
 
 
-def document(r, held=False, kind=None, mix=FIRST):
-    """One document of training, or with `held` of what training never sees."""
-    shares, lengths = mix
-    kind = kind or r.choices(list(shares), list(shares.values()))[0]
+def document(r, whose="train", kind=None, slips=SLIPS):
+    """One document of the part `whose` of all combinations: "train", "dev" or "test"; `slips` counts in training alone."""
+    kind = kind or r.choices(list(SHARES), list(SHARES.values()))[0]
+    shape = (LENGTHS, slips) if whose == "train" else ()
     if kind == "command":
-        pair = commands.command(r, held, lengths)
+        pair = commands.command(r, whose, *shape)
     elif kind == "command_state":
-        return [("system", home.shown(home.state(r)))] + turns(*commands.command(r, held, lengths))
+        return [("system", home.shown(home.state(r)))] + turns(*commands.command(r, whose, *shape))
     elif kind == "answer":
         facts = home.state(r)
         return [("system", home.shown(facts))] + turns(*home.ask(r, facts))
@@ -39,10 +37,10 @@ def document(r, held=False, kind=None, mix=FIRST):
         pair = home.blind(r)
     elif kind == "refusal":
         if r.random() < 0.25:
-            return [("system", home.shown(home.state(r)))] + turns(*home.refusal(r, held))
-        pair = home.refusal(r, held)
+            return [("system", home.shown(home.state(r)))] + turns(*home.refusal(r, whose))
+        pair = home.refusal(r, whose)
     elif kind == "conversation":
-        return home.conversation(r, held)
+        return home.conversation(r, whose)
     elif kind == "story":
         pair = stories.asked_story(r)
     else:
@@ -69,12 +67,27 @@ def render(doc):
     return pieces
 
 
-def held_out_commands(count, seed=TEST_SEED):
-    """The test set: `count` different sentences whose every clause is a held-out combination."""
-    r = random.Random(seed)
+def encode(tokenizer, docs):
+    """[(ids, learned)] for each document; learned[i] says whether token i is an answer's."""
+    pieces = [render(d) for d in docs]
+    flat = iter(tokenizer.encode_batch([text for doc in pieces for text, _ in doc], add_special_tokens=False))
+    out = []
+    for doc in pieces:
+        ids, learned = [], []
+        for _, on in doc:
+            some = next(flat).ids
+            ids += some
+            learned += [on] * len(some)
+        out.append((ids, learned))
+    return out
+
+
+def held_out_commands(count, whose="test"):
+    """`count` different sentences whose every clause is of the part `whose`: the test set, or that for development."""
+    r = random.Random({"test": TEST_SEED, "dev": DEV_SEED}[whose])
     seen = {}
     while len(seen) < count:
-        said, answer = commands.command(r, True)
+        said, answer = commands.command(r, whose)
         seen.setdefault(said, answer)
     return list(seen.items())
 

@@ -19,14 +19,17 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 import corpus
+from corpus import encode
 from export import place
 from network import Network, Shape
-from train import encode
 
 
 def load(path):
-    """The network with the weights of a GGUF file."""
+    """The network with the weights of a GGUF file, or of a training checkpoint."""
     net = Network(Shape())
+    if path.endswith(".pt"):
+        net.load_state_dict(torch.load(path)["mean"])
+        return net.eval()
     tensors = {t.name: t for t in gguf.GGUFReader(path).tensors}
     with torch.no_grad():
         for name, p in net.named_parameters():
@@ -87,14 +90,16 @@ def main():
     args.add_argument("--count", type=int, default=2000)
     args.add_argument("--stories", type=int, default=0, help="print this many greedy stories")
     args.add_argument("--wrong", type=int, default=0, help="print this many wrong answers")
+    args.add_argument("--dev", action="store_true", help="the sentences for development in place of the test's")
     args = args.parse_args()
     torch.set_num_threads(1)
     tokenizer = Tokenizer.from_file(f"{args.build}/tokenizer.json")
-    test = corpus.held_out_commands(args.count)
+    whose = "dev" if args.dev else "test"
+    test = corpus.held_out_commands(args.count, whose)
     commands = encode(tokenizer, [corpus.turns(*t) for t in test])
-    r = random.Random(corpus.TEST_SEED + 1)
+    r = random.Random((corpus.DEV_SEED if args.dev else corpus.TEST_SEED) + 1)
     stories = encode(tokenizer, [corpus.document(r, kind="text") for _ in range(args.count // 10)])
-    others = {k: encode(tokenizer, [corpus.document(r, held=True, kind=k) for _ in range(args.count // 8)])
+    others = {k: encode(tokenizer, [corpus.document(r, whose, kind=k) for _ in range(args.count // 8)])
               for k in ("command_state", "answer", "blind", "refusal", "conversation")}
     for path in args.files:
         net = load(path)

@@ -57,12 +57,14 @@ def main():
     w.add_vocab_size(s.vocab)
 
     bpe = json.load(open(f"{args.build}/tokenizer.json"))
-    tokens = sorted(bpe["model"]["vocab"], key=bpe["model"]["vocab"].get)
-    control = {t["content"] for t in bpe["added_tokens"]}
+    added = {t["content"]: t for t in bpe["added_tokens"]}
+    ids = {**bpe["model"]["vocab"], **{text: t["id"] for text, t in added.items()}}
+    tokens = sorted(ids, key=ids.get)
+    kinds = {text: gguf.TokenType.CONTROL if t["special"] else gguf.TokenType.USER_DEFINED for text, t in added.items()}
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("qwen2")
     w.add_token_list(tokens)
-    w.add_token_types([gguf.TokenType.CONTROL if t in control else gguf.TokenType.NORMAL for t in tokens])
+    w.add_token_types([kinds.get(t, gguf.TokenType.NORMAL) for t in tokens])
     w.add_token_merges([" ".join(m) if isinstance(m, list) else m for m in bpe["model"]["merges"]])
     w.add_bos_token_id(tokens.index("<|endoftext|>"))
     w.add_eos_token_id(tokens.index("<|im_end|>"))

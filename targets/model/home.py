@@ -167,13 +167,13 @@ PLEAD = ["{}", "please {}", "can you {}", "could you {}", "I want you to {}", "w
          "I need you to {}", "will you {}", "try to {}", "{} now"]
 
 
-def refusal(r, held):
-    """(sentence, refusal) for what no device can do; `held` chooses combinations of verb, object and pleading."""
+def refusal(r, whose):
+    """(sentence, refusal) for what no device can do; `whose` is the part of the combinations of verb, object and pleading."""
     while True:
         verb = r.choice(list(ABLE))
         what = r.choice(ABLE[verb])
         i = r.randrange(len(PLEAD))
-        if c.held_out(("no", verb, what, i)) == held:
+        if c.part(("no", verb, what, i)) == whose:
             break
     said = PLEAD[i].format(f"{verb} {what}")
     if r.random() < 0.15:
@@ -183,7 +183,7 @@ def refusal(r, held):
     return finish(r, said), SORRY.format(f"{verb} {what}")
 
 
-def conversation(r, held):
+def conversation(r, whose):
     """Turns that change a state at once and then ask about it: [(role, text), …]."""
     facts = state(r, 0, 4) if r.random() < 0.6 else []
     turns = [("system", shown(facts))] if facts else []
@@ -205,7 +205,7 @@ def conversation(r, held):
                 i, t = c.pick(r, c.SWITCH + c.SWITCH_MORE[verb])
                 said = t.format(v=verb, d=r.choice(c.NAMES[device])[0], r=room)
                 thing, kind, value = f"{room} {device}", "switch", verb
-            if c.held_out((device, room, verb, i)) == held:
+            if c.part((device, room, verb, i)) == whose:
                 break
         turns += [("user", c.dress(r, said)), ("assistant", c.dumps([c.action(device, room, verb)]))]
         known[thing, kind] = value

@@ -48,23 +48,39 @@ class Layer(nn.Module):
         nn.init.zeros_(self.down.weight)
 
     def forward(self, x, cos, sin, mask):
-        b, t, _ = x.shape
+        """Attention by plain products: in bfloat16 on a CPU they train several times faster than the fused kernel."""
+        b, t, width = x.shape
+        d, kv, group = self.head, self.s.kv_heads, self.s.heads // self.s.kv_heads
         h = self.attn_norm(x)
-        q = rotate(self.q(h).view(b, t, -1, self.head), cos, sin).transpose(1, 2)
-        k = rotate(self.k(h).view(b, t, -1, self.head), cos, sin).transpose(1, 2)
-        v = self.v(h).view(b, t, -1, self.head).transpose(1, 2)
-        group = self.s.heads // self.s.kv_heads
-        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + self.o(a.transpose(1, 2).reshape(b, t, -1))
+        whole = F.linear(h, torch.cat((halves(self.q.weight, d), halves(self.k.weight, d), self.v.weight)))
+        q, k, v = whole.split((width, kv * d, kv * d), -1)
+        q = rotate(q.reshape(b, t, kv, group, d), cos[:, None], sin[:, None]).to(whole.dtype)
+        k = rotate(k.reshape(b, t, kv, d), cos, sin).to(whole.dtype)
+        q = q.permute(0, 2, 3, 1, 4).reshape(b * kv, group * t, d)
+        k = k.permute(0, 2, 3, 1).reshape(b * kv, d, t)
+        v = v.reshape(b, t, kv, d).transpose(1, 2).reshape(b * kv, t, d)
+        score = torch.bmm(q, k).view(b, kv, group, t, t) * d ** -0.5 + mask
+        share = score.softmax(-1, dtype=torch.float32).to(whole.dtype)
+        a = torch.bmm(share.view(b * kv, group * t, t), v).view(b, kv, group, t, d)
+        x = x + self.o(a.permute(0, 3, 1, 2, 4).reshape(b, t, width))
         h = self.ffn_norm(x)
-        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+        gate, up = F.linear(h, torch.cat((self.gate.weight, self.up.weight))).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+def halves(weight, head):
+    """Rows of each head reordered: the first of every rotary pair, then the second.
+
+    Weights are kept as the `llama` family in GGUF has them, with neighbouring pairs (0,1), (2,3), …; the same order of
+    rows for queries and keys leaves their products as they are, and halves rotate faster.
+    """
+    return weight.view(-1, head // 2, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 def rotate(x, cos, sin):
-    """Rotary positions on neighbouring pairs (0,1), (2,3), …: the layout of the `llama` family in GGUF."""
-    a, b = x[..., 0::2], x[..., 1::2]
-    return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+    """Rotary positions on heads with their pairs apart, as `halves` lays them."""
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
 
 
 class Network(nn.Module):
@@ -81,7 +97,7 @@ class Network(nn.Module):
         self.register_buffer("sin", angle.sin()[:, None], persistent=False)
 
     def forward(self, tokens, mask):
-        """Last hidden states `[batch, tokens, width]`; `mask` is added to the attention scores."""
+        """Last hidden states `[batch, tokens, width]`; `mask` is added to the attention scores `[batch, kv, group, to, from]`."""
         t = tokens.shape[1]
         x = self.embed(tokens)
         for layer in self.layers:
