@@ -177,7 +177,7 @@ fn forged_states() {
     let mut memory = Memory::new(plan.total());
     let mut session = session(&bytes, &kernels, &plan, memory.bytes());
     let mut weights = InMemory::new(&parts);
-    let mut feed = |session: &mut Session, tokens: &[u32]| {
+    let feed = |session: &mut Session, tokens: &[u32]| {
         let mut weights = InMemory::new(&parts);
         let mut engine = Engine { team: &Solo, weights: &mut weights, cancelled: &never };
         session.feed(&mut engine, tokens).map(|logits| logits.len())
