@@ -8,7 +8,9 @@ A limit is a share of the file in percent, set on a control group (v1 or v2; nee
 program runs alone. drupe promises to stay under it; with --slack MIB the group's limit is so much higher, so that a
 broken promise shows as a peak above it instead of being held back by the kernel. llama.cpp maps the file and does not
 repack its weights: repacked they would not fit. `bound` is what max(computing, streamed bytes / storage speed) allows,
-all measured in the run itself, and is also what the plan predicts; `of bound` is the share of it that was reached.
+all measured in the run itself (storage four times in between the tokens, computing over as much memory as the weights
+had), and is also what the plan predicts; `of bound` is the share of it that was reached. `drift` is the median time per
+token of the last tenth over that of the first, `growth` what the process grew by meanwhile.
 """
 import argparse, json, os, subprocess, sys
 from pathlib import Path
@@ -89,7 +91,7 @@ def main():
     args = parser.parse_args()
     size = os.path.getsize(args.model)
     columns = ["limit MiB", "of file", "drupe", "peer", "ratio", "bound", "of bound", "compute ms", "storage ms", "p50 ms",
-               "p99 ms", "p99/p50", "GB/s disk", "MB/token", "peak MiB", "kept"]
+               "p99 ms", "p99/p50", "GB/s disk", "MB/token", "peak MiB", "kept", "drift", "growth KiB"]
     print(" | ".join(f"{c:>10}" for c in columns))
     for _ in range(args.rounds):
         for percent in map(float, args.limits.split(",")):
@@ -109,7 +111,8 @@ def main():
                    "-" if peer is None else f"{d['tok_s'] / peer:.2f}", f"{d['expected_tok_s']:.2f}", f"{d['of_bound']:.2f}",
                    f"{d['compute_ms']:.1f}", f"{d['storage_ms']:.1f}", f"{d['p50_ms']:.1f}", f"{d['p99_ms']:.1f}",
                    f"{d['p99_ms'] / d['p50_ms']:.2f}", f"{d['storage_gb_s']:.2f}", f"{d['streamed_bytes'] / 1e6:.0f}",
-                   f"{group.peak / 2**20:.1f}", "yes" if group.peak <= promise << 20 else "NO"]
+                   f"{group.peak / 2**20:.1f}", "yes" if group.peak <= promise << 20 else "NO",
+                   f"{d['drift']:.2f}", f"{d['growth'] / 1024:.0f}"]
             print(" | ".join(f"{c:>10}" for c in row), flush=True)
 
 

@@ -57,8 +57,10 @@ impl Files {
         let clone = |part: &crate::map::Part| part.file().try_clone();
         let files: Vec<File> = model.parts().iter().map(clone).collect::<io::Result<_>>()?;
         let direct = direct && files.iter().all(reads_directly);
-        if !direct {
-            for file in &files {
+        for file in &files {
+            // Reading the file's head through the map made the kernel read on, into pages that are charged to us.
+            drop_cached(file, 0, model.len());
+            if !direct {
                 let _ = set_direct(file, false);
                 by_request_only(file);
             }
