@@ -30,7 +30,7 @@ impl Held {
     pub fn restore(&mut self, loaded: &mut Loaded) -> Done<Vec<Turn>> {
         let Some(path) = &self.file else { return Ok(Vec::new()) };
         let Some(saved) = Saved::open(path).map_err(failed)? else { return Ok(Vec::new()) };
-        saved.restore(&mut loaded.session, &mut *loaded.weights).map_err(failed)?;
+        saved.restore(&mut loaded.session, &mut loaded.weights).map_err(failed)?;
         let vocab = loaded.plan.recipe.vocab;
         let turns = saved.head.turns.into_iter().map(|t| {
             let ids = if t.ids.iter().all(|id| *id < vocab) { t.ids } else { Vec::new() };
@@ -91,7 +91,7 @@ impl Held {
             logits: self.logits,
             turns: turns.iter().map(turn).collect(),
         };
-        save(path, &head, &loaded.session, &mut *loaded.weights).map_err(failed)?;
+        save(path, &head, &loaded.session, &mut loaded.weights).map_err(failed)?;
         term::say(&format!("[session of {} tokens kept in {}]", self.tokens.len(), path.display()));
         Ok(())
     }
