@@ -10,18 +10,18 @@ shapes are written there too, by drupe synth. Each round runs one program after 
 the rounds, the ratio is the median of the rounds' ratios. Tokens are the same arbitrary ones on both sides, and both
 compute every logit of the last token only.
 """
-import argparse, json, os, statistics, subprocess, sys, time, venv
+import argparse, json, os, statistics, subprocess, sys, venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 ROOM = HERE / "target" / "side-by-side"
 DRUPE = HERE / "target" / "release" / "drupe"
-OFF = "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
+AVX2 = "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
 # What llama.cpp is compiled for, by drupe's name of the instruction set.
 BUILDS = {
     "native": "-DGGML_NATIVE=ON",
-    "avx2": OFF,
-    "avx512-vnni": OFF + " -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON",
+    "avx2": AVX2,
+    "avx512-vnni": AVX2 + " -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON",
 }
 
 # Runs inside the environment: prints [prefill tokens/s, decode tokens/s].

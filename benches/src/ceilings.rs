@@ -27,7 +27,7 @@ fn read(buffer: &[u64], threads: usize, ahead: usize) -> f64 {
     (8 * buffer.len()) as f64 / start.elapsed().as_secs_f64()
 }
 
-/// 12 independent chains of one instruction, `per` multiply-adds each.
+/// Eight independent chains of one instruction (too few to hide the latency of `vpdpbusd`: its rate is a lower bound), `per` multiply-adds each.
 #[cfg(target_arch = "x86_64")]
 macro_rules! rate {
     ($name:literal, $instruction:literal, $class:ident, $type:ty, $zero:expr, $per:expr, $features:literal) => {{

@@ -315,7 +315,8 @@ pub struct RunArgs {
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Try several tokens at once: faster where an answer repeats what was said (code, summaries); the answer is the same
+    /// Try several tokens at once: faster where an answer repeats what was said (code, summaries). The answer is
+    /// the same but where two tokens are equally likely to the last digits
     #[arg(long, value_name = "FROM")]
     pub draft: Option<Draft>,
     /// Keep what is computed for the prompt in FILE; a prompt that begins the same need not be computed again
@@ -349,7 +350,8 @@ pub struct ChatArgs {
     /// End an answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Try several tokens at once: faster where an answer repeats what was said (code, summaries); the answer is the same
+    /// Try several tokens at once: faster where an answer repeats what was said (code, summaries). The answer is
+    /// the same but where two tokens are equally likely to the last digits
     #[arg(long, value_name = "FROM")]
     pub draft: Option<Draft>,
     /// Keep the conversation in FILE when it ends, and go on with the one that is there

@@ -183,7 +183,6 @@ pub(super) trait Simd: Sized {
     unsafe fn sum_parts(x: [Self::F; 4]) -> Self::F;
     /// The sum of the 128-bit parts of `x[i]`, in part `i`. Eight lanes have two parts, and ignore `x[2]` and `x[3]`.
     unsafe fn join_parts(x: [Self::F; 4]) -> Self::F;
-    /// The sums of `LANES` vectors, the `i`-th vector's in lane `i`.
     unsafe fn max(x: Self::F) -> f32;
     /// Lane 0.
     unsafe fn first(x: Self::F) -> f32;
