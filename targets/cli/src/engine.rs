@@ -11,7 +11,7 @@ use drupe::weights::{TensorRef, WeightsError};
 use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, Weights, model};
 use drupe_host::limit::Limit;
 use drupe_host::map::{ModelFile, OpenErrorKind};
-use drupe_host::residency::{Residency, ResidencyPlan, visits};
+use drupe_host::residency::{Access, Residency, ResidencyPlan, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::synth::Synth;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
@@ -282,6 +282,13 @@ fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Source, 
     let beside = model.plan().total() + opened.program_bytes();
     let needed = opened.bytes() + beside;
     if needed <= limit {
+        if let Some(file) = opened.file {
+            let whole = visits(model).into_iter().filter(|v| v.access == Access::Whole).map(|v| v.tensor);
+            file.ask_for_huge_pages(whole.map(|t| {
+                let start = t.offset as usize;
+                (t.part as usize, start..start.saturating_add(t.bytes() as usize))
+            }));
+        }
         return Ok((Source::Memory(InMemory::new(opened.parts)), None));
     }
     let too_small = |least: u64| {
