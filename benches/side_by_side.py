@@ -28,19 +28,19 @@ BUILDS = {
 PEER = """
 import ctypes, json, sys, time
 import llama_cpp as l
-path, prompt, tokens, threads = sys.argv[1], *map(int, sys.argv[2:5])
+path, prompt, count, threads = sys.argv[1], *map(int, sys.argv[2:5])
 l.llama_backend_init()
 quiet = l.llama_log_callback(lambda *_: None)
 l.llama_log_set(quiet, ctypes.c_void_p(0))
 model = l.llama_model_load_from_file(path.encode(), l.llama_model_default_params())
 p = l.llama_context_default_params()
-p.n_ctx, p.n_batch, p.n_ubatch, p.n_threads, p.n_threads_batch = prompt + tokens, 2048, 512, threads, threads
+p.n_ctx, p.n_batch, p.n_ubatch, p.n_threads, p.n_threads_batch = prompt + count, 2048, 512, threads, threads
 ctx = l.llama_init_from_model(model, p)
 vocab = l.llama_vocab_n_tokens(l.llama_model_get_vocab(model))
-ids = [((i * 2654435761) % 2**32 >> 8) % vocab for i in range(prompt + tokens)]
+ids = [((i * 2654435761) % 2**32 >> 8) % vocab for i in range(prompt + count)]
 def feed(some):
-    batch = l.llama_batch_get_one((l.llama_token * len(some))(*some), len(some))
-    assert l.llama_decode(ctx, batch) == 0
+    tokens = (l.llama_token * len(some))(*some)  # the batch only points to it
+    assert l.llama_decode(ctx, l.llama_batch_get_one(tokens, len(some))) == 0
     l.llama_get_logits_ith(ctx, -1)
 for counted in (False, True):
     l.llama_memory_clear(l.llama_get_memory(ctx), True)
@@ -50,7 +50,7 @@ for counted in (False, True):
     for i in ids[prompt:]:
         feed([i])
     done = time.perf_counter()
-print(json.dumps([prompt / (filled - start), tokens / (done - filled)]))
+print(json.dumps([prompt / (filled - start), count / (done - filled)]))
 """
 
 
@@ -67,6 +67,14 @@ def environment(isa):
                         "llama-cpp-python"], env=env, check=True)
         (room / "ready").touch()
     return python
+
+
+def output(command):
+    """What `command` prints, as JSON; the whole run ends with what it said if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{command[0]} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
 
 
 def model_file(name):
@@ -99,11 +107,11 @@ def main():
             theirs, ours = [], []
             for _ in range(args.rounds):
                 run = [python, "-c", PEER, path, str(args.prompt), str(args.tokens), threads]
-                theirs.append(json.loads(subprocess.run(run, check=True, capture_output=True).stdout))
+                theirs.append(output(run))
                 run = [DRUPE, "bench", path, "-p", str(args.prompt), "-n", str(args.tokens), "-t", threads, "--runs", "1"]
-                d = json.loads(subprocess.run([*run, "--json", *forced], check=True, capture_output=True).stdout)
+                d = output([*run, "--json", *forced])
                 ours.append([d["prefill"]["tok_s"], d["decode"]["tok_s"]])
-            row = [name, int(threads)]
+            row = [path.stem, int(threads)]
             for k in (0, 1):
                 a, b = [t[k] for t in theirs], [o[k] for o in ours]
                 row += [statistics.median(a), statistics.median(b), statistics.median(y / x for x, y in zip(a, b))]
