@@ -140,7 +140,8 @@ run_examples() {
     ran="minimal.c slices.c"
     for e in minimal slices chat; do $compiler $c99 $flags $examples/$e.c "$library" $libs -o "$out/$e-$name"; done
     if command -v "$plus" >/dev/null; then
-        $plus $cxx17 $flags $examples/raii.cpp "$library" $libs -o "$out/raii-$name"
+        case $build in *hosted*) hosted=-DDRUPE_HOSTED ;; *) hosted= ;; esac
+        $plus $cxx17 $flags $hosted $examples/raii.cpp "$library" $libs -o "$out/raii-$name"
         ran="$ran raii.cpp"
     else
         echo "skipped: raii.cpp, $build: no $plus"
@@ -150,6 +151,19 @@ run_examples() {
         tokens "slices.c, $build, $model" $model $runner "$out/slices-$name" "$(path_of $model)" "$prompt"
         case $ran in *raii*) says "raii.cpp, $build, $model" $model $runner "$out/raii-$name" "$(path_of $model)" ;; esac
     done
+    case $build in *hosted*)
+        $compiler $c99 $flags $examples/limited.c "$library" $libs -o "$out/limited-$name"
+        ran="$ran limited.c"
+        for model in home stories; do
+            says "limited.c, $build, $model" $model $runner "$out/limited-$name" "$(path_of $model)"
+            grep -q "of weights stay" "$out/errors.txt" || fail "limited.c did not tell the limit: $(cat "$out/errors.txt")"
+        done
+        # Refused, with the least that would do.
+        if $runner "$out/limited-$name" $home 1 2>"$out/errors.txt" || ! grep -q "at least .* are needed" "$out/errors.txt"; then
+            fail "limited.c, $build, in 1 MiB: $(cat "$out/errors.txt")"
+        fi
+        ;;
+    esac
     text=$($runner "$out/chat-$name" $home <"$out/chat.txt")
     [ "$text" = "$(cat "$out/chat.text")" ] || fail "chat.c, $build, said: $text"
     echo "ok: $build: $ran chat.c"
@@ -185,6 +199,7 @@ run_noheap "freestanding" "$cc" nm "$out/freestanding.a" ""
 if command -v python3 >/dev/null; then
     for model in home stories; do
         says "drupe.py, $model" $model python3 $examples/drupe.py "$out/libdrupe.so" "$(path_of $model)"
+        grep -q "of weights stay" "$out/errors.txt" || fail "drupe.py did not tell the limit"
     done
     echo "ok: libdrupe.so: drupe.py"
 fi

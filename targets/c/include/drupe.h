@@ -85,6 +85,8 @@ typedef struct drupe_options {
     uint32_t max_text;      /* bytes of unbroken text that tokenizing has room for; default 4096 */
     char *message;          /* where drupe_plan, drupe_largest_ctx, drupe_init write an error's text, or NULL */
     size_t message_size;    /* its size in bytes */
+    uint64_t memory;        /* hosted, see drupe_budget_open: bytes that the whole process may take at its peak; default 0:
+                             * what the machine really allows. The freestanding library does not look at it */
 } drupe_options;
 
 typedef struct drupe_plan_info {
@@ -280,13 +282,31 @@ int drupe_threads_start(uint32_t workers, drupe_threads **threads, drupe_team *t
 /* Ends them. No handle may use them afterwards. NULL is allowed. */
 void drupe_threads_stop(drupe_threads *threads);
 
-/* Weights in a limited amount of memory: a part of them stays, the rest is read from the file for each token by threads
- * that run ahead. For models larger than the memory left for them. */
+/* A promise over memory: a model's weights stay in memory as far as the limit lets them, the rest is read from the file for
+ * each token, ahead of the work. For models larger than the memory left for them. */
 typedef struct drupe_budget drupe_budget;
 
-/* Makes one of `memory` bytes for the handle's model, which came from this file. MEMORY (the text names the least that
- * would do) or STORAGE. This allocates. The file must stay open. */
+typedef struct drupe_budget_info {
+    uint32_t struct_size;   /* set it to sizeof(drupe_budget_info) before the call */
+    uint32_t asked;         /* 1 if you set the limit, 0 if the machine does */
+    uint64_t limit;         /* bytes that must not be exceeded; UINT64_MAX if nothing is known of the machine */
+    uint64_t beside;        /* of them: what the process takes beside weights; 0 if the limit is of weights alone */
+    uint64_t resident;      /* of them: weights, with the buffers that the rest is read through */
+    uint64_t streamed;      /* bytes read from storage for each token; 0: all weights stay, in the mapped file */
+    const char *line;       /* all this for people, with what sets the limit; valid until drupe_budget_close */
+} drupe_budget_info;
+
+/* Makes a budget for the handle's model, which came from this file. With memory 0 the process keeps to options.memory of
+ * drupe_init, resident memory by the kernel's accounting, anonymous and of files: counted are the handle to its last byte,
+ * the library, what else your program holds at this moment, and weights in what is left. What your program takes later you
+ * must take off. With options.memory 0 too the limit is what the machine really allows: the least of the limits of the
+ * process's control groups (v2, v1) and the system's available memory. With another memory the limit is of weights alone.
+ * MEMORY if no way of streaming keeps to it; the text names the least limit that would do. STORAGE if the file cannot be
+ * read. This allocates. The file must stay open. */
 int drupe_budget_open(drupe *handle, const drupe_file *file, uint64_t memory, drupe_budget **budget);
+
+/* Its figures. */
+int drupe_budget_get_info(const drupe_budget *budget, drupe_budget_info *info);
 
 /* From now on the handle's weights come from there; with NULL, from the mapped file again. One handle at a time. */
 int drupe_use_budget(drupe *handle, drupe_budget *budget);

@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -18,24 +19,48 @@ struct error : std::runtime_error {
         : std::runtime_error(std::string(drupe_error_text(code)) + (details.empty() ? "" : ": " + details)), code(code) {}
 };
 
+#ifdef DRUPE_HOSTED
+// A model's files, mapped.
+class file {
+public:
+    explicit file(const std::string &path) {
+        char message[256] = "";
+        if (int code = drupe_file_open(path.c_str(), &file_, &parts, &count, message, sizeof message))
+            throw error(code, message);
+    }
+    file(const file &) = delete;
+    file &operator=(const file &) = delete;
+    ~file() { drupe_file_close(file_); }
+    const drupe_file *get() const { return file_; }
+    const drupe_bytes *parts = nullptr;
+    std::size_t count = 0;
+
+private:
+    drupe_file *file_ = nullptr;
+};
+#endif
+
 // A model with its session. `model` must outlive it.
 class session {
 public:
     session(const void *model, std::size_t len, std::uint32_t ctx = 2048) {
-        char message[256] = "";
-        drupe_options options;
-        drupe_options_init(&options, sizeof options);
-        options.ctx = ctx;
-        options.message = message;
-        options.message_size = sizeof message;
         drupe_bytes part{model, len};
-        drupe_plan_info plan{};
-        plan.struct_size = sizeof plan;
-        if (int code = drupe_plan(&part, 1, &options, &plan)) throw error(code, message);
-        memory_.resize(plan.memory + plan.alignment);
-        if (int code = drupe_init(memory_.data(), memory_.size(), &part, 1, &options, nullptr, &handle_))
-            throw error(code, message);
+        build(&part, 1, ctx, 0);
     }
+#ifdef DRUPE_HOSTED
+    // Within `memory` bytes for the whole process, 0 for what the machine allows: see drupe_budget_open.
+    explicit session(const file &model, std::uint32_t ctx = 2048, std::uint64_t memory = 0) {
+        build(model.parts, model.count, ctx, memory);
+        check(drupe_budget_open(handle_, model.get(), 0, &budget_.made));
+        check(drupe_use_budget(handle_, budget_.made));
+    }
+    drupe_budget_info budget() const {
+        drupe_budget_info info{};
+        info.struct_size = sizeof info;
+        if (int code = drupe_budget_get_info(budget_.made, &info)) throw error(code, "");
+        return info;
+    }
+#endif
     session(const session &) = delete;
     session &operator=(const session &) = delete;
     ~session() { drupe_close(handle_); }
@@ -77,14 +102,36 @@ public:
     drupe *handle() { return handle_; }
 
 private:
+    void build(const drupe_bytes *parts, std::size_t count, std::uint32_t ctx, std::uint64_t most) {
+        char message[256] = "";
+        drupe_options options;
+        drupe_options_init(&options, sizeof options);
+        options.ctx = ctx;
+        options.memory = most;
+        options.message = message;
+        options.message_size = sizeof message;
+        drupe_plan_info plan{};
+        plan.struct_size = sizeof plan;
+        if (int code = drupe_plan(parts, count, &options, &plan)) throw error(code, message);
+        memory_.reset(new unsigned char[plan.memory + plan.alignment]);
+        if (int code = drupe_init(memory_.get(), plan.memory + plan.alignment, parts, count, &options, nullptr, &handle_))
+            throw error(code, message);
+    }
     void check(int code) {
         if (code == DRUPE_OK) return;
         char text[256] = "";
         drupe_last_error(handle_, text, sizeof text);
         throw error(code, text);
     }
-    std::vector<unsigned char> memory_;
+    // Not written to before it is needed.
+    std::unique_ptr<unsigned char[]> memory_;
     drupe *handle_ = nullptr;
+#ifdef DRUPE_HOSTED
+    struct owned_budget {
+        drupe_budget *made = nullptr;
+        ~owned_budget() { drupe_budget_close(made); }
+    } budget_;
+#endif
 };
 
 }  // namespace drupe_cpp

@@ -140,6 +140,10 @@ pub struct Face {
     progress: Progress,
     clock: Clock,
     team: Option<CTeam>,
+    /// Bytes that the handle takes, itself and its tables included.
+    pub memory: u64,
+    /// [`Options::memory`].
+    pub allowed: u64,
 }
 
 /// Figures since the handle was made.
@@ -164,6 +168,7 @@ impl Face {
 
     /// Builds everything in `memory`.
     pub fn new(parts: &Parts, layout: Layout, options: &Options, memory: &'static mut [u8]) -> Done<Face> {
+        let whole = layout.info(parts.count).memory;
         let mut arena = Arena::new(memory);
         let small = |e: &dyn core::fmt::Display| fail(Code::Memory, e);
         let parts = parts.keep(&mut arena)?;
@@ -200,6 +205,8 @@ impl Face {
             progress: Progress::default(),
             clock: Clock::default(),
             team: None,
+            memory: whole,
+            allowed: options.memory,
         })
     }
 
@@ -221,6 +228,12 @@ impl Face {
     /// Sets the clock.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
+    }
+
+    /// The view of the model's parts.
+    #[cfg(feature = "hosted")]
+    pub fn gguf(&self) -> Done<Gguf<'static>> {
+        Gguf::parse_parts(self.parts).map_err(|e| fail(Code::File, &e))
     }
 
     /// Sets where weights come from: none for the model's parts.

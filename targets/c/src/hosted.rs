@@ -2,13 +2,17 @@
 
 use crate::error::{Code, Done, fail};
 use crate::face::Face;
-use crate::options::{Bytes, JobCall, Team};
-use crate::pass::{code_of, finish, guarded, put, with};
+use crate::options::{BudgetInfo, Bytes, JobCall, Team};
+use crate::pass::{code_of, finish, guarded, put, with, write_sized};
 use core::ffi::{CStr, c_char, c_int, c_void};
-use drupe_core::Team as _;
+use drupe_core::{Team as _, Weights};
 use drupe_host::map::ModelFile;
-use drupe_host::residency::{Residency, ResidencyPlan, visits};
+use drupe_host::promise::{Beside, Hold, Promise, program_bytes};
+use drupe_host::residency::{Residency, ResidencyPlan, ask_for_huge_pages, visits};
+use drupe_host::size;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
+use drupe_host::usage::{Usage, resident_in};
+use std::ffi::CString;
 
 /// `drupe_file`: a model's files, mapped.
 pub struct File {
@@ -20,7 +24,13 @@ pub struct File {
 pub struct Threads(ThreadTeam);
 
 /// `drupe_budget`.
-pub struct Budget(Residency);
+pub struct Budget {
+    /// None where all weights can stay in the mapped file.
+    weights: Option<Residency>,
+    info: BudgetInfo,
+    /// What `info.line` points at.
+    _line: CString,
+}
 
 fn not_null<T>(pointers: &[*const T]) -> Done<()> {
     if pointers.iter().any(|p| p.is_null()) { Err(fail(Code::Invalid, &"a null pointer")) } else { Ok(()) }
@@ -104,6 +114,54 @@ pub unsafe extern "C" fn drupe_threads_stop(threads: *mut Threads) {
     unsafe { give_back(threads) }
 }
 
+impl Budget {
+    /// For the model of `face`, which came from `file`: of `memory` bytes for weights alone, or if that is 0 within what
+    /// the options of `face` allow the whole process.
+    fn open(face: &mut Face, file: &ModelFile, memory: u64) -> Done<Budget> {
+        let visits = visits(face.session().model());
+        let weights = file.len();
+        let (hold, beside, within) = if memory > 0 {
+            let plan = ResidencyPlan::new(&visits, memory).map_err(|e| fail(Code::Memory, &e))?;
+            let within = format!("{} for weights (asked for)", size::show(memory));
+            (Hold::Part(plan), 0, (true, memory, within))
+        } else {
+            let beside = beside(face)?;
+            let promise = Promise::new((face.allowed > 0).then_some(face.allowed));
+            let hold = promise.hold(weights, beside, Some(&visits)).map_err(|e| fail(Code::Memory, &e))?;
+            (hold, beside.plan + beside.program, (promise.source.is_none(), promise.bytes, promise.to_string()))
+        };
+        let (asked, limit, words) = within;
+        let (resident, streamed, source) = match hold {
+            Hold::All => {
+                ask_for_huge_pages(file, &visits);
+                (weights, 0, None)
+            }
+            Hold::Part(plan) => {
+                let source = Residency::open(&plan, file).map_err(|e| fail(Code::Storage, &e))?;
+                (plan.total_bytes, plan.streamed_bytes, Some(source))
+            }
+        };
+        let sizes = match streamed {
+            0 => format!("all {} of weights stay in memory", size::show(weights)),
+            n => format!("{} for weights, {} are read for each token", size::show(resident), size::show(n)),
+        };
+        let line = CString::new(format!("{words}: {sizes}")).unwrap_or_default();
+        let (struct_size, asked) = (size_of::<BudgetInfo>() as u32, u32::from(asked));
+        let info = BudgetInfo { struct_size, asked, limit, beside, resident, streamed, line: line.as_ptr() };
+        Ok(Budget { weights: source, info, _line: line })
+    }
+}
+
+/// What the process takes beside weights: the handle, the library, and what else it holds by now.
+fn beside(face: &Face) -> Done<Beside> {
+    let gguf = face.gguf()?;
+    let start = (&raw const *face) as usize;
+    let own = resident_in(start..start + face.memory as usize).unwrap_or(0);
+    let others = Usage::now().anonymous.unwrap_or(0).saturating_sub(own);
+    // The tokenizer's tables are in the handle.
+    Ok(Beside { plan: face.memory, program: program_bytes(&gguf, 0).saturating_add(others) })
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn drupe_budget_open(
     handle: *mut Face,
@@ -115,10 +173,8 @@ pub unsafe extern "C" fn drupe_budget_open(
     unsafe {
         with(handle, |face| {
             not_null::<c_void>(&[file.cast(), budget.cast()])?;
-            let visits = visits(face.session().model());
-            let plan = ResidencyPlan::new(&visits, memory).map_err(|e| fail(Code::Memory, &e))?;
-            let made = Residency::open(&plan, &(*file).files).map_err(|e| fail(Code::Storage, &e))?;
-            put(budget, Box::into_raw(Box::new(Budget(made))))
+            let made = Budget::open(face, &(*file).files, memory)?;
+            put(budget, Box::into_raw(Box::new(made)))
         })
     }
 }
@@ -128,10 +184,20 @@ pub unsafe extern "C" fn drupe_use_budget(handle: *mut Face, budget: *mut Budget
     // SAFETY: the header's contract: the budget lives while the handle uses it, and no other handle does.
     unsafe {
         with(handle, |face| {
-            face.set_weights(budget.as_mut().map(|budget| &raw mut budget.0 as *mut _));
+            let weights = budget.as_mut().and_then(|budget| budget.weights.as_mut());
+            face.set_weights(weights.map(|weights| (&raw mut *weights) as *mut dyn Weights));
             Ok(())
         })
     }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn drupe_budget_get_info(budget: *const Budget, info: *mut BudgetInfo) -> c_int {
+    // SAFETY: the header's contract on each pointer.
+    code_of(guarded(|| unsafe {
+        not_null(&[budget])?;
+        write_sized(info, (*budget).info)
+    }))
 }
 
 #[unsafe(no_mangle)]

@@ -40,6 +40,8 @@ pub struct Options {
     pub message: *mut c_char,
     /// Its size.
     pub message_size: usize,
+    /// Bytes that the process may take at its peak, for `drupe_budget_open`; 0 for what the machine allows.
+    pub memory: u64,
 }
 
 impl Default for Options {
@@ -56,6 +58,7 @@ impl Default for Options {
             max_text: 4096,
             message: core::ptr::null_mut(),
             message_size: 0,
+            memory: 0,
         }
     }
 }
@@ -199,19 +202,36 @@ pub struct ChatMessage {
     pub len: usize,
 }
 
+/// `drupe_budget_info`.
+#[cfg(feature = "hosted")]
+#[derive(Clone, Copy)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct BudgetInfo {
+    pub struct_size: u32,
+    pub asked: u32,
+    pub limit: u64,
+    pub beside: u64,
+    pub resident: u64,
+    pub streamed: u64,
+    pub line: *const c_char,
+}
+
 macro_rules! sized {
-    ($type:ident, $name:literal) => {
+    ($type:ident, $name:literal, $first:expr) => {
         // SAFETY: integers, floats and raw pointers: any bytes are a value.
         unsafe impl Sized32 for $type {
             const NAME: &'static str = $name;
-            const FIRST: usize = size_of::<$type>();
+            const FIRST: usize = $first;
         }
     };
 }
-sized!(Options, "options");
-sized!(Sampling, "sampling");
-sized!(PlanInfo, "info");
-sized!(Stats, "stats");
+sized!(Options, "options", core::mem::offset_of!(Options, memory));
+sized!(Sampling, "sampling", size_of::<Sampling>());
+sized!(PlanInfo, "info", size_of::<PlanInfo>());
+sized!(Stats, "stats", size_of::<Stats>());
+#[cfg(feature = "hosted")]
+sized!(BudgetInfo, "info", size_of::<BudgetInfo>());
 
 /// `call(user, done, total)`: tells how far a call has come; non-zero stops it. Null for nothing.
 pub type ProgressCall = Option<unsafe extern "C" fn(user: *mut c_void, done: u64, total: u64) -> c_int>;

@@ -52,7 +52,8 @@ pub fn check_span<T>(ptr: *const T, len: usize) -> Done<()> {
 pub unsafe trait Sized32: Copy {
     /// Its C name.
     const NAME: &'static str;
-    /// Its size in the first version that had it: what the oldest callers pass.
+    /// Its size in the first version that had it: what the oldest callers pass. Fields added since are of whole words of
+    /// eight bytes.
     const FIRST: usize;
 }
 
@@ -74,7 +75,7 @@ unsafe fn said_size<T: Sized32>(ptr: *const T) -> Done<usize> {
 /// Refuses sizes that no version up to this one has.
 pub fn check_size<T: Sized32>(size: usize) -> Done<()> {
     let (name, first, last) = (T::NAME, T::FIRST, size_of::<T>());
-    if !(first..=last).contains(&size) {
+    if !(first..=last).contains(&size) || !(size - first).is_multiple_of(8) {
         return Err(fail(
             Code::Invalid,
             &format_args!("{name}.struct_size is {size}; this version knows {first} to {last}"),

@@ -54,6 +54,11 @@ static void versions(void) {
     EXPECT(drupe_version() == DRUPE_VERSION);
     EXPECT(drupe_options_init(&options, sizeof options) == DRUPE_OK && options.struct_size == sizeof options);
     EXPECT(drupe_options_init(&options, sizeof options - 4) == DRUPE_E_INVALID);
+    /* The options of the first version, without their last field. */
+    memset(&options, 0xff, sizeof options);
+    EXPECT(drupe_options_init(&options, offsetof(drupe_options, memory)) == DRUPE_OK);
+    EXPECT(options.struct_size == offsetof(drupe_options, memory) && options.memory == UINT64_MAX);
+    EXPECT(drupe_options_init(&options, offsetof(drupe_options, memory) - 8) == DRUPE_E_INVALID);
     EXPECT(drupe_options_init(&options, sizeof options + 8) == DRUPE_E_INVALID);
     EXPECT(drupe_options_init(NULL, sizeof options) == DRUPE_E_INVALID);
     printf("ok: versions and sizes\n");
@@ -296,10 +301,86 @@ static void teams(drupe *d, const uint32_t *expected) {
     printf("ok: the library's threads and the caller's\n");
 }
 
+/* Within `limit` bytes for the whole process: 0 if that is refused, with the least that would do in the text. */
+static int within(const drupe_file *file, const drupe_bytes *parts, size_t count, uint64_t limit, const uint32_t *expected,
+                  drupe_budget_info *info, char *text, size_t size) {
+    drupe_options options;
+    drupe_plan_info plan;
+    drupe_budget *budget = NULL;
+    uint32_t out[COUNT];
+    void *memory;
+    drupe *d = NULL;
+    int code;
+    drupe_options_init(&options, sizeof options);
+    options.ctx = 256;
+    options.batch = 16;
+    options.memory = limit;
+    plan.struct_size = sizeof plan;
+    EXPECT(drupe_plan(parts, count, &options, &plan) == DRUPE_OK);
+    memory = malloc((size_t)plan.memory + plan.alignment);
+    EXPECT(drupe_init(memory, (size_t)plan.memory + plan.alignment, parts, count, &options, &plan, &d) == DRUPE_OK);
+    code = drupe_budget_open(d, file, 0, &budget);
+    EXPECT(code == DRUPE_OK || (code == DRUPE_E_MEMORY && budget == NULL));
+    if (code == DRUPE_OK) {
+        info->struct_size = sizeof *info;
+        EXPECT(drupe_budget_get_info(budget, info) == DRUPE_OK && info->struct_size == sizeof *info);
+        EXPECT(info->beside > plan.memory && info->beside + info->resident <= info->limit && info->line[0]);
+        EXPECT(limit ? info->asked == 1 && info->limit == limit : info->asked == 0);
+        EXPECT(drupe_use_budget(d, budget) == DRUPE_OK);
+        answer(d, out);
+        EXPECT(memcmp(out, expected, sizeof out) == 0);
+        EXPECT(drupe_use_budget(d, NULL) == DRUPE_OK);
+    } else {
+        drupe_last_error(d, text, size);
+    }
+    drupe_budget_close(budget);
+    drupe_close(d);
+    free(memory);
+    return code == DRUPE_OK;
+}
+
+static void promises(const char *path, const uint32_t *expected) {
+    char text[256] = "";
+    const char *figure;
+    drupe_file *file = NULL;
+    drupe_budget_info info;
+    const drupe_bytes *parts;
+    uint64_t all = 0, limit, low = 0, high;
+    size_t count, i;
+    EXPECT(drupe_file_open(path, &file, &parts, &count, NULL, 0) == DRUPE_OK);
+    for (i = 0; i < count; i++) all += parts[i].len;
+    /* By the machine's limit all stays: these models are small. */
+    EXPECT(within(file, parts, count, 0, expected, &info, text, sizeof text));
+    EXPECT(info.streamed == 0 && info.resident == all && info.limit > all);
+    /* Refused, and the least that is named does. */
+    EXPECT(!within(file, parts, count, 1 << 20, expected, &info, text, sizeof text));
+    figure = strstr(text, "at least ");
+    EXPECT(figure && strstr(figure, " MiB are needed"));
+    limit = (uint64_t)strtoul(figure + strlen("at least "), NULL, 10) << 20;
+    EXPECT(within(file, parts, count, limit + (1 << 20), expected, &info, text, sizeof text));
+    /* The largest limit that does not hold all weights: a part of them is read for each token. */
+    for (high = info.beside + all + (16 << 20); high - low > 1 << 16;) {
+        uint64_t middle = low + (high - low) / 2;
+        if (within(file, parts, count, middle, expected, &info, text, sizeof text) && info.streamed == 0) {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    if (within(file, parts, count, low, expected, &info, text, sizeof text)) {
+        EXPECT(info.streamed > 0 && info.streamed < all);
+    }
+    EXPECT(drupe_budget_get_info(NULL, &info) == DRUPE_E_INVALID);
+    printf("ok: promises over the whole process: refused below %lu MiB, all in %lu\n", (unsigned long)(limit >> 20),
+           (unsigned long)(high >> 20));
+    drupe_file_close(file);
+}
+
 static void files(const char *path, const uint32_t *expected, int split) {
     char message[200];
     drupe_file *file = NULL;
     drupe_budget *budget = NULL;
+    drupe_budget_info info;
     const drupe_bytes *parts;
     size_t count, i;
     uint64_t all = 0, least = 0;
@@ -317,6 +398,11 @@ static void files(const char *path, const uint32_t *expected, int split) {
     for (i = 0; i < count; i++) all += parts[i].len;
     EXPECT(drupe_budget_open(d, file, 100, &budget) == DRUPE_E_MEMORY);
     for (least = 1 << 16; drupe_budget_open(d, file, least, &budget) == DRUPE_E_MEMORY; least += 1 << 16) {}
+    info.struct_size = sizeof info;
+    EXPECT(drupe_budget_get_info(budget, &info) == DRUPE_OK && info.asked == 1 && info.limit == least);
+    EXPECT(info.beside == 0 && info.resident <= least && strstr(info.line, "for weights"));
+    info.struct_size = 4;
+    EXPECT(drupe_budget_get_info(budget, &info) == DRUPE_E_INVALID);
     EXPECT(budget && drupe_use_budget(d, budget) == DRUPE_OK);
     answer(d, out);
     EXPECT(memcmp(out, expected, sizeof out) == 0);
@@ -357,6 +443,7 @@ int main(int argc, char **argv) {
     two_threads(d, expected);
     teams(d[0], expected[0]);
     files(argv[1], expected[0], 0);
+    promises(argv[1], expected[0]);
     if (argc > 3) files(argv[3], expected[0], 1);
 #endif
     for (m = 0; m < 2; m++) {

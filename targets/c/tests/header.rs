@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-const STRUCTS: [(&str, &str); 12] = [
+const STRUCTS: [(&str, &str); 13] = [
     ("Bytes", "drupe_bytes"),
     ("Options", "drupe_options"),
     ("PlanInfo", "drupe_plan_info"),
@@ -16,6 +16,7 @@ const STRUCTS: [(&str, &str); 12] = [
     ("File", "drupe_file"),
     ("Threads", "drupe_threads"),
     ("Budget", "drupe_budget"),
+    ("BudgetInfo", "drupe_budget_info"),
     ("Code", "drupe_code"),
 ];
 

@@ -11,7 +11,8 @@ use drupe::weights::{TensorRef, WeightsError};
 use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, Weights, model};
 use drupe_host::limit::Limit;
 use drupe_host::map::{ModelFile, OpenErrorKind};
-use drupe_host::residency::{Access, Residency, ResidencyPlan, visits};
+use drupe_host::promise::{Beside, Hold, Promise, program_bytes};
+use drupe_host::residency::{Residency, ResidencyPlan, ask_for_huge_pages, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::synth::Synth;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
@@ -98,15 +99,14 @@ impl Opened {
         self.parts.iter().map(|p| p.len() as u64).sum()
     }
 
-    /// Bytes before the first tensor: keys and vocabulary.
-    fn head_bytes(&self) -> u64 {
-        self.gguf.tensors().filter(|t| t.part == 0).map(|t| t.offset).min().unwrap_or(0)
+    /// What the process takes besides weights and plan.
+    pub fn program_bytes(&self) -> u64 {
+        program_bytes(&self.gguf, Tokenizer::bytes_needed(&self.gguf).unwrap_or(0) as u64)
     }
 
-    /// What the process takes besides weights and plan: its code and stacks, and the vocabulary with its tables.
-    pub fn program_bytes(&self) -> u64 {
-        let tables = Tokenizer::bytes_needed(&self.gguf).unwrap_or(0) as u64;
-        PROGRAM + tables + self.head_bytes()
+    /// What the process takes besides weights, with this plan.
+    pub fn beside(&self, plan: &Plan) -> Beside {
+        Beside { plan: plan.total(), program: self.program_bytes() }
     }
 
     /// What the model computes with this context.
@@ -277,49 +277,26 @@ fn fed(e: FeedError) -> Fail {
 /// Where the weights come from under `--memory`, or else under what this machine has: the map if all fits, else a fixed
 /// part in memory and the rest streamed.
 fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Source, Option<ResidencyPlan>)> {
-    let machine = Limit::of_this_process();
-    let limit = asked.unwrap_or(machine.bytes);
-    let beside = model.plan().total() + opened.program_bytes();
-    let needed = opened.bytes() + beside;
-    if needed <= limit {
+    let promise = Promise::new(asked);
+    let (beside, visits) = (opened.beside(model.plan()), visits(model));
+    let hold = promise.hold(opened.bytes(), beside, opened.file.map(|_| &visits[..]));
+    let hold = hold.map_err(|e| failed(format!("{e}; a smaller --ctx or --kv q8_0 lowers the plan")))?;
+    let (Hold::Part(plan), Some(file)) = (hold, opened.file) else {
         if let Some(file) = opened.file {
-            let whole = visits(model).into_iter().filter(|v| v.access == Access::Whole).map(|v| v.tensor);
-            file.ask_for_huge_pages(whole.map(|t| {
-                let start = t.offset as usize;
-                (t.part as usize, start..start.saturating_add(t.bytes() as usize))
-            }));
+            ask_for_huge_pages(file, &visits);
         }
         return Ok((Source::Memory(InMemory::new(opened.parts)), None));
-    }
-    let too_small = |least: u64| {
-        let (limit, least) = (size::show(limit), size::show(least.next_multiple_of(1 << 20)));
-        let (plan, program) = (size::show(model.plan().total()), size::show(opened.program_bytes()));
-        let what = match asked {
-            Some(_) => format!("--memory {limit} is too small"),
-            None => format!("there is too little memory: {limit} ({})", machine.source),
-        };
-        failed(format!(
-            "{what}: at least {least} are needed ({plan} of plan, {program} of program, the rest for weights); a smaller \
-             --ctx or --kv q8_0 lowers the plan"
-        ))
     };
-    let Some(file) = opened.file else { return Err(too_small(needed)) };
-    let visits = visits(model);
-    let plan = ResidencyPlan::new(&visits, limit.saturating_sub(beside)).map_err(|e| too_small(e.minimum + beside))?;
     let residency = Residency::open(&plan, file).map_err(failed)?;
     if asked.is_none() {
-        let (needed, limit) = (size::show(needed), size::show(limit));
+        let needed = size::show(opened.bytes() + beside.plan + beside.program);
         let per_token = size::show(plan.streamed_bytes);
-        let source = &machine.source;
         term::say(&format!(
-            "note: {needed} needed, {limit} there ({source}): {per_token} are read from storage for each token"
+            "note: {needed} needed, there are {promise}: {per_token} are read from storage for each token"
         ));
     }
     Ok((Source::Streamed(Box::new(residency)), Some(plan)))
 }
-
-/// Code, libraries and stacks, at most.
-const PROGRAM: u64 = 8 << 20;
 
 /// Zeroed memory aligned to 64 bytes, kept for good; pages that are never touched cost nothing.
 pub fn memory(bytes: u64) -> Done<&'static mut [u8]> {

@@ -23,7 +23,6 @@ mod plan_board;
 mod plot;
 mod quantize;
 mod run;
-mod size;
 mod synth;
 mod term;
 mod text;
@@ -31,6 +30,7 @@ mod tokenize;
 
 use args::{Command, Drupe};
 use clap::{CommandFactory, Parser};
+use drupe_host::size;
 use std::process::ExitCode;
 use std::time::Instant;
 

@@ -7,6 +7,7 @@ use crate::plan_board::{self, Place};
 use crate::{size, term};
 use drupe::{Arena, Model, Plan};
 use drupe_host::limit::Limit;
+use drupe_host::promise::{Hold, Promise};
 use drupe_host::residency::{ResidencyPlan, visits};
 use serde_json::json;
 
@@ -24,13 +25,11 @@ pub enum Fit {
 impl Fit {
     /// For `model` of `opened` within `available` bytes.
     pub fn of(opened: &Opened, model: &Model, available: u64) -> Fit {
-        let beside = model.plan().total() + opened.program_bytes();
-        if opened.bytes() + beside <= available {
-            return Fit::Fits;
-        }
-        match ResidencyPlan::new(&visits(model), available.saturating_sub(beside)) {
-            Ok(plan) => Fit::Streams(plan.streamed_bytes),
-            Err(e) => Fit::Refused(e.minimum + beside),
+        let promise = Promise::new(Some(available));
+        match promise.hold(opened.bytes(), opened.beside(model.plan()), Some(&visits(model))) {
+            Ok(Hold::All) => Fit::Fits,
+            Ok(Hold::Part(plan)) => Fit::Streams(plan.streamed_bytes),
+            Err(e) => Fit::Refused(e.least),
         }
     }
 

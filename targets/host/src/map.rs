@@ -183,12 +183,12 @@ impl ModelFile {
     /// Asks for huge pages for `ranges` (file, bytes) that every pass reads from end to end: where the file system has
     /// large folios the kernel then reads and maps 2 MiB at a time, which spares page walks (13 to 18 GB/s in a virtual
     /// machine). Not for files on a memory card or a USB stick, where the wait for 2 MiB would be felt.
-    pub fn ask_for_huge_pages(&self, ranges: impl IntoIterator<Item = (usize, Range<usize>)>) {
+    pub fn ask_for_huge_pages(&self, ranges: impl IntoIterator<Item = (u32, Range<u64>)>) {
         let slow: Vec<bool> = self.parts.iter().map(|p| on_slow_storage(&p.file)).collect();
         for (part, range) in ranges {
-            if slow.get(part) == Some(&false) {
+            if slow.get(part as usize) == Some(&false) {
                 // Only a hint: without it the pages are small.
-                let _ = self.advise(part, range, Access::HugePages);
+                let _ = self.advise(part as usize, range.start as usize..range.end as usize, Access::HugePages);
             }
         }
     }

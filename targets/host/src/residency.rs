@@ -106,6 +106,12 @@ pub fn storage_speed(model: &ModelFile, time: Duration) -> io::Result<f64> {
     Ok(speed.unwrap_or(f64::INFINITY))
 }
 
+/// Asks for huge pages for what every pass reads whole of a model that stays mapped.
+pub fn ask_for_huge_pages(model: &ModelFile, visits: &[Visit]) {
+    let whole = visits.iter().filter(|v| v.access == Access::Whole).map(|v| &v.tensor);
+    model.ask_for_huge_pages(whole.map(|t| (t.part, t.offset..t.offset.saturating_add(t.bytes()))));
+}
+
 /// Where the bytes asked for lie.
 enum Found {
     Arena(Range<usize>),

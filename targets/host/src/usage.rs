@@ -1,6 +1,7 @@
 //! What this process has used so far, by the kernel's own accounting, and the state of the processor it runs on.
 
 use crate::sys::{Cgroup, Root, field_of};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// A process's use of memory and storage. Fields that this system does not tell are `None`.
@@ -70,6 +71,25 @@ impl Usage {
     pub fn reset_peak() -> bool {
         cfg!(target_os = "linux") && std::fs::write("/proc/self/clear_refs", "5").is_ok()
     }
+}
+
+/// How many bytes of this process's memory at `addresses`, which is a range of whole anonymous pages but for its ends, are
+/// resident. `None` where the system does not tell (`/proc/self/pagemap`, of Linux).
+pub fn resident_in(addresses: Range<usize>) -> Option<u64> {
+    use std::os::unix::fs::FileExt;
+    let page = rustix::param::page_size();
+    let (first, last) = (addresses.start / page, addresses.end.div_ceil(page));
+    let map = std::fs::File::open("/proc/self/pagemap").ok()?;
+    let (mut words, mut at, mut found) = ([0u8; 8 * 512], first, 0);
+    while at < last {
+        let part = &mut words[..8 * (last - at).min(512)];
+        map.read_exact_at(part, at as u64 * 8).ok()?;
+        // Bit 63 of a page's word: present.
+        let words = part.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word));
+        found += words.filter(|word| word >> 63 == 1).count();
+        at += part.len() / 8;
+    }
+    Some((found * page) as u64)
 }
 
 /// The numbers of `/proc/self/stat` after the name and the state; a name may hold anything, even `)`.
@@ -274,6 +294,16 @@ mod tests {
         assert!(after.peak_resident.unwrap() >= 32 << 20);
         assert!(after.since(&before).minor_faults.unwrap() > 0);
         println!("{after:?}\n{:?}\n{}", Clock::now(), cpu_name());
+    }
+
+    #[test]
+    fn of_some_memory() {
+        let mut map = memmap2::MmapMut::map_anon(8 << 20).unwrap();
+        let range = map.as_ptr() as usize..map.as_ptr() as usize + map.len();
+        let Some(before) = resident_in(range.clone()) else { return println!("skipped: no pagemap here") };
+        assert!(before < 4 << 20, "{before}");
+        map.fill(1);
+        assert_eq!(resident_in(range), Some(8 << 20));
     }
 
     #[test]
