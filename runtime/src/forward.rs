@@ -5,6 +5,7 @@
 
 use crate::angles::{Angles, At};
 use crate::attention::Attention;
+use crate::experts::ExpertBuffers;
 use crate::kv::KvShape;
 use crate::model::Model;
 use crate::quant::{ActKind, Acts, Chunks, Tiles, Unary, oracle};
@@ -30,6 +31,8 @@ pub(crate) struct Buffers<'a> {
     pub partial: &'a mut [f32],
     /// `[logits, vocab]`.
     pub logits: &'a mut [f32],
+    /// For a feed-forward of experts.
+    pub experts: ExpertBuffers<'a>,
     /// Every worker's scratch.
     pub scratch: &'a mut [u8],
 }
@@ -43,7 +46,7 @@ pub(crate) struct Crew<'s> {
 
 impl Crew<'_> {
     /// Calls `f(token, row)` for each of the batch's rows of `width` elements.
-    fn for_tokens<T: Send>(&self, rows: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    pub(crate) fn for_tokens<T: Send>(&self, rows: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         let rows = &mut rows[..self.n * width];
         if self.n == 1 || width == 0 {
             return f(0, rows);
@@ -79,7 +82,7 @@ fn stretch(warm: bool, tokens: usize) -> usize {
 }
 
 /// A small tensor's bytes, whole; empty if the model does not have it.
-fn small<'w>(weights: &'w mut dyn Weights, t: &TensorRef) -> Result<&'w [u8], FeedError> {
+pub(crate) fn small<'w>(weights: &'w mut dyn Weights, t: &TensorRef) -> Result<&'w [u8], FeedError> {
     if t.present() { Ok(weights.rows(t, 0..t.rows)?) } else { Ok(&[]) }
 }
 
@@ -94,7 +97,11 @@ impl Pass<'_, '_> {
         let angles = Angles::fill(recipe, model.frequencies, table, config.batch, config.ctx, self.first, self.crew.n);
         for i in 0..model.layers.len() {
             self.attention(i, &angles, b)?;
-            self.feed_forward(i, b)?;
+            match &recipe.experts {
+                #[cfg(feature = "experts")]
+                Some(experts) => self.experts(i, experts, b)?,
+                _ => self.feed_forward(i, b)?,
+            }
         }
         Ok(())
     }
@@ -167,8 +174,9 @@ impl Pass<'_, '_> {
             self.add_bias(bias, out, weight.rows as usize)?;
         }
         if recipe.qk_norm {
-            self.norm_heads(&tensors.q_norm, q, heads * kd, kd, b.normed)?;
-            self.norm_heads(&tensors.k_norm, k, kv_heads * kd, kd, b.normed)?;
+            let (q_norm, k_norm) = recipe.qk_norm_dims();
+            self.norm_heads(&tensors.q_norm, q, heads * kd, q_norm as usize, b.normed)?;
+            self.norm_heads(&tensors.k_norm, k, kv_heads * kd, k_norm as usize, b.normed)?;
         }
 
         let bytes = (shape.bytes(recipe).unwrap_or(0)) as usize;
@@ -226,7 +234,7 @@ impl Pass<'_, '_> {
     }
 
     /// What a block reads: the normed stream, or the stream itself where the family norms only what a block adds.
-    fn input<'x>(
+    pub(crate) fn input<'x>(
         &mut self,
         weight: &TensorRef,
         stream: &'x [f32],
@@ -241,7 +249,7 @@ impl Pass<'_, '_> {
     }
 
     /// `stream += scale · x`, `x` normed first (into `spare`) where the family does so.
-    fn join(
+    pub(crate) fn join(
         &mut self,
         post_norm: &TensorRef,
         stream: &mut [f32],
@@ -355,7 +363,7 @@ impl Pass<'_, '_> {
     }
 
     /// Quantises rows `[n, cols]`.
-    fn quantize(&self, kind: ActKind, x: &[f32], cols: usize, acts: &mut [u8]) {
+    pub(crate) fn quantize(&self, kind: ActKind, x: &[f32], cols: usize, acts: &mut [u8]) {
         let kernels = &self.model.kernels;
         self.crew.for_tokens(acts, kind.stride(cols), |t, record| {
             kernels.quantize_act(kind, &x[t * cols..][..cols], record);
@@ -363,7 +371,7 @@ impl Pass<'_, '_> {
     }
 
     /// [`Pass::quantize`] as `tensor` wants it, then [`Pass::matrix`].
-    fn linear(
+    pub(crate) fn linear(
         &mut self,
         tensor: &TensorRef,
         x: &[f32],
@@ -378,7 +386,7 @@ impl Pass<'_, '_> {
 
     /// `out[t][r] = tensor[r] · acts[t]`, `out` being `[n, tensor.rows]`. With `gate`, `out` is multiplied instead:
     /// `out[t][r] = f(out[t][r]) · (tensor[r] · acts[t])`.
-    fn matrix(
+    pub(crate) fn matrix(
         &mut self,
         tensor: &TensorRef,
         acts: &[u8],

@@ -18,6 +18,7 @@ mod angles;
 pub mod arena;
 mod attention;
 pub mod chat;
+mod experts;
 pub mod families;
 mod forward;
 pub mod gguf;

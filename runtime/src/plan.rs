@@ -5,7 +5,7 @@ use crate::kv::KvShape;
 use crate::quant::{ActKind, Format, Kernels, KvFormat};
 use crate::recipe::{Mask, Recipe};
 use crate::tensors::LayerTensors;
-use crate::{angles, attention};
+use crate::{angles, attention, experts};
 
 /// What the caller chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,7 @@ pub(crate) struct Sizes {
     pub angles: u64,
     pub partial: u64,
     pub logits: u64,
+    pub experts_bytes: u64,
     /// Of one worker; a multiple of 64.
     pub scratch_bytes: u64,
 }
@@ -158,7 +159,7 @@ impl Plan {
         let queries = r.heads as u64 * r.key_dim as u64;
         let values = r.heads as u64 * r.value_dim as u64;
         let kv_width = r.kv_heads as u64 * (r.key_dim + r.value_dim) as u64;
-        let widest = (r.width as u64).max(values).max(r.ffn as u64);
+        let widest = (r.width as u64).max(values).max(r.widest_ffn() as u64);
 
         let mut acts = 0;
         let mut matmul = 0;
@@ -167,7 +168,8 @@ impl Plan {
             acts = acts.max(ActKind::of(format).stride(cols) as u64);
             matmul = matmul.max(kernels.matmul_scratch(format, cols, config.batch as usize) as u64);
             // A feed-forward tile of the second factor, before it is multiplied into the first.
-            let rows = kernels.row_chunk(format, r.ffn as usize, r.width as usize, config.batch as usize) as u64;
+            let rows = |ffn| kernels.row_chunk(format, ffn as usize, r.width as usize, config.batch as usize) as u64;
+            let rows = rows(r.ffn).max(rows(r.widest_ffn()));
             matmul = matmul.max(
                 kernels.matmul_scratch(format, r.width as usize, config.batch as usize) as u64
                     + Arena::cost(4 * rows * batch),
@@ -180,11 +182,12 @@ impl Plan {
             kv_bytes,
             stream: batch * r.width as u64,
             normed: batch * (r.width as u64).max(queries).max(values),
-            inner: batch * (queries + kv_width + values).max(r.ffn as u64).max(r.width as u64),
+            inner: batch * (queries + kv_width + values).max(r.widest_ffn() as u64).max(r.width as u64),
             acts_bytes: batch * acts,
             angles: angles::table_len(recipe, config.batch),
             partial: attention::partial_len(recipe, config),
             logits: config.logits as u64 * r.vocab as u64,
+            experts_bytes: experts::bytes(recipe, config.batch),
             scratch_bytes: Arena::cost(scratch),
         };
         let plan = Plan { config: *config, recipe: *recipe, sizes };
@@ -193,7 +196,7 @@ impl Plan {
     }
 
     /// Every buffer, in the order in which the arena gives them out.
-    pub fn parts(&self) -> [Part; 11] {
+    pub fn parts(&self) -> [Part; 12] {
         let (r, s) = (&self.recipe, &self.sizes);
         let part = |name, elements: u64, size: usize| Part {
             name,
@@ -210,6 +213,7 @@ impl Plan {
             part("quantised activations", s.acts_bytes, 1),
             part("rope angles and partial attention", s.angles + s.partial, 4),
             part("logits", s.logits, 4),
+            part("experts", s.experts_bytes, 1),
             part("scratch of the workers", self.config.workers as u64 * s.scratch_bytes, 1),
         ]
     }

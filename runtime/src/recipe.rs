@@ -106,6 +106,24 @@ pub enum Windows {
     },
 }
 
+/// A feed-forward of experts, of which each token takes a few (arXiv 1701.06538): `Σ weight_e · expert_e(x)`, the weights
+/// being the softmax over all experts' router logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: u32,
+    /// Experts that a token takes: those with the largest weights.
+    pub used: u32,
+    /// Width of the inside of one that every token takes beside them; 0 for none.
+    pub shared_ffn: u32,
+    /// Whether that one is multiplied by a gate of its own, `sigmoid(w · x)`.
+    pub shared_gate: bool,
+    /// Whether the weights of those taken are divided by their sum.
+    pub normed: bool,
+    /// Multiplies the weights.
+    pub scale: f32,
+}
+
 /// A set of layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerSet([u64; MAX_LAYERS as usize / 64]);
@@ -154,8 +172,10 @@ pub struct Recipe {
     pub key_dim: u32,
     /// Elements of a value head.
     pub value_dim: u32,
-    /// Width of the feed-forward's inside.
+    /// Width of the inside of the feed-forward, or of one of its experts.
     pub ffn: u32,
+    /// The feed-forward's experts; `None` if it is one for all tokens.
+    pub experts: Option<Experts>,
     /// Normalisation.
     pub norm: Norm,
     /// Its epsilon.
@@ -166,6 +186,8 @@ pub struct Recipe {
     pub post_norm: bool,
     /// Norms over each query and key head before rotation (`attn_q_norm`, `attn_k_norm`).
     pub qk_norm: bool,
+    /// Whether those norms are over all heads of a token together.
+    pub qk_norm_whole: bool,
     /// Activation of the feed-forward.
     pub activation: Unary,
     /// Whether the feed-forward has a gate (`down(f(gate) · up)`), else `down(f(up))`.
@@ -193,6 +215,20 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// Width of the widest feed-forward's inside.
+    pub(crate) fn widest_ffn(&self) -> u32 {
+        self.ffn.max(self.experts.map_or(0, |e| e.shared_ffn))
+    }
+
+    /// Elements of a query norm's weights and of a key norm's.
+    pub(crate) fn qk_norm_dims(&self) -> (u32, u32) {
+        if self.qk_norm_whole {
+            (self.heads * self.key_dim, self.kv_heads * self.key_dim)
+        } else {
+            (self.key_dim, self.key_dim)
+        }
+    }
+
     /// What layer `i` does.
     pub fn layer(&self, i: u32) -> Layer {
         let window = match self.windows {

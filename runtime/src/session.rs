@@ -1,6 +1,7 @@
 //! A conversation with a model: the only thing that changes as tokens go by.
 
 use crate::arena::{Arena, ArenaTooSmall};
+use crate::experts::ExpertBuffers;
 use crate::forward::{Buffers, Crew, Pass};
 use crate::model::Model;
 use crate::team::Team;
@@ -116,12 +117,15 @@ impl<'a> Session<'a> {
             // One part of the plan, cut in two: see Plan::parts.
             partial: &mut [],
             logits: &mut [],
+            experts: ExpertBuffers::default(),
             scratch: &mut [],
         };
         let (angles, partial) = arena.take::<f32>((s.angles + s.partial) as usize)?.split_at_mut(s.angles as usize);
         let logits = arena.take(s.logits as usize)?;
+        let experts =
+            ExpertBuffers::cut(&model.plan.recipe, model.plan.config.batch, arena.take(s.experts_bytes as usize / 4)?);
         let scratch = arena.take((workers * s.scratch_bytes) as usize)?;
-        let buffers = Buffers { partial, logits, scratch, ..buffers };
+        let buffers = Buffers { partial, logits, experts, scratch, ..buffers };
         // What may be read before anything was fed: not what the caller's memory held.
         buffers.logits.fill(0.0);
         buffers.normed.fill(0.0);

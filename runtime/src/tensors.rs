@@ -27,9 +27,9 @@ pub struct LayerTensors {
     pub k_bias: TensorRef,
     /// `[kv_heads · value_dim]`, optional.
     pub v_bias: TensorRef,
-    /// `[key_dim]`, where the recipe has `qk_norm`.
+    /// `[key_dim]`, or `[heads · key_dim]` with `qk_norm_whole`, where the recipe has `qk_norm`.
     pub q_norm: TensorRef,
-    /// `[key_dim]`, where the recipe has `qk_norm`.
+    /// `[key_dim]`, or `[kv_heads · key_dim]` with `qk_norm_whole`, where the recipe has `qk_norm`.
     pub k_norm: TensorRef,
     /// `[width, heads · value_dim]`.
     pub out: TensorRef,
@@ -39,6 +39,9 @@ pub struct LayerTensors {
     pub post_attn_norm: TensorRef,
     /// `[width]`.
     pub ffn_norm: TensorRef,
+    /// `[experts, width]`, where the recipe has `experts`. Then `gate`, `up` and `down` have those of all experts, one
+    /// after the other.
+    pub router: TensorRef,
     /// `[ffn, width]`, where the recipe is `gated`.
     pub gate: TensorRef,
     /// `[ffn]`, optional.
@@ -53,6 +56,14 @@ pub struct LayerTensors {
     pub down_bias: TensorRef,
     /// `[width]`, where the recipe has `post_norm`.
     pub post_ffn_norm: TensorRef,
+    /// `[shared_ffn, width]`, where the recipe has an expert for all tokens.
+    pub shared_gate: TensorRef,
+    /// `[shared_ffn, width]`, likewise.
+    pub shared_up: TensorRef,
+    /// `[width, shared_ffn]`, likewise.
+    pub shared_down: TensorRef,
+    /// `[width]`, where that expert has a gate of its own.
+    pub shared_router: TensorRef,
 }
 
 /// The tensors outside the layers.
@@ -82,7 +93,7 @@ pub enum BindError {
     /// A tensor for which the recipe has no use. To run the model without it would give wrong answers.
     Unexpected { tensor: Label, family: &'static str },
     /// A tensor of another shape, written as in the file: elements of a row first.
-    Shape { tensor: Label, found: [u64; 4], expected: [u64; 2] },
+    Shape { tensor: Label, found: [u64; 4], expected: [u64; 3] },
     /// A norm, bias or factor that is not F32.
     NotF32 { tensor: Label, found: Format },
     /// A rotary factor that is not a positive finite number.
@@ -111,7 +122,8 @@ impl fmt::Display for BindError {
                 if (*c, *d) != (1, 1) {
                     write!(f, " × {c} × {d}")?;
                 }
-                write!(f, "; expected {} × {}", expected[0], expected[1])
+                write!(f, "; expected {} × {}", expected[0], expected[1])?;
+                if expected[2] == 1 { Ok(()) } else { write!(f, " × {}", expected[2]) }
             }
             NotF32 { tensor, found } => write!(f, "tensor {tensor} has type {}; expected F32", found.name()),
             Factor { tensor, index, found } => {
@@ -170,6 +182,28 @@ impl Binder<'_, '_> {
         let (q, k, v) = (r.heads * r.key_dim, r.kv_heads * r.key_dim, r.kv_heads * r.value_dim);
         let matrix = |slot: &mut TensorRef, rows, cols| self.put(slot, tensor, self.matrix(tensor, rows, cols)?);
         let vector = |slot: &mut TensorRef, len| self.put(slot, tensor, self.vector(tensor, len)?);
+        let (q_norm, k_norm) = r.qk_norm_dims();
+        if let Some(e) = &r.experts {
+            let stack =
+                |slot: &mut TensorRef, rows, cols| self.put(slot, tensor, self.stack(tensor, e.count, rows, cols)?);
+            match role {
+                "ffn_gate_inp.weight" => return matrix(&mut layer.router, e.count, width),
+                "ffn_gate_exps.weight" => return stack(&mut layer.gate, ffn, width),
+                "ffn_up_exps.weight" => return stack(&mut layer.up, ffn, width),
+                "ffn_down_exps.weight" => return stack(&mut layer.down, width, ffn),
+                "ffn_gate_shexp.weight" if e.shared_ffn > 0 => {
+                    return matrix(&mut layer.shared_gate, e.shared_ffn, width);
+                }
+                "ffn_up_shexp.weight" if e.shared_ffn > 0 => return matrix(&mut layer.shared_up, e.shared_ffn, width),
+                "ffn_down_shexp.weight" if e.shared_ffn > 0 => {
+                    return matrix(&mut layer.shared_down, width, e.shared_ffn);
+                }
+                "ffn_gate_inp_shexp.weight" if e.shared_gate => return vector(&mut layer.shared_router, width),
+                // The feed-forward of a dense model, or experts in tensors of their own, as files were made before 2024.
+                role if role.starts_with("ffn_") && role != "ffn_norm.weight" => return Err(self.unexpected(tensor)),
+                _ => {}
+            }
+        }
         match role {
             "attn_norm.weight" => vector(&mut layer.attn_norm, width),
             "attn_q.weight" => matrix(&mut layer.q, q, width),
@@ -190,8 +224,8 @@ impl Binder<'_, '_> {
                 self.put(&mut layer.k_bias, tensor, elements(&fused, q, k))?;
                 self.put(&mut layer.v_bias, tensor, elements(&fused, q + k, v))
             }
-            "attn_q_norm.weight" if r.qk_norm => vector(&mut layer.q_norm, r.key_dim),
-            "attn_k_norm.weight" if r.qk_norm => vector(&mut layer.k_norm, r.key_dim),
+            "attn_q_norm.weight" if r.qk_norm => vector(&mut layer.q_norm, q_norm),
+            "attn_k_norm.weight" if r.qk_norm => vector(&mut layer.k_norm, k_norm),
             "attn_output.weight" => matrix(&mut layer.out, width, r.heads * r.value_dim),
             "attn_output.bias" => vector(&mut layer.out_bias, width),
             "post_attention_norm.weight" if r.post_norm => vector(&mut layer.post_attn_norm, width),
@@ -249,8 +283,13 @@ impl Binder<'_, '_> {
     }
 
     fn matrix(&self, tensor: &TensorInfo<'_>, rows: u32, cols: u32) -> Result<TensorRef, BindError> {
-        if tensor.dims != [cols as u64, rows as u64, 1, 1] {
-            let expected = [cols as u64, rows as u64];
+        self.stack(tensor, 1, rows, cols)
+    }
+
+    /// `count` matrices, one after the other.
+    fn stack(&self, tensor: &TensorInfo<'_>, count: u32, rows: u32, cols: u32) -> Result<TensorRef, BindError> {
+        let expected = [cols as u64, rows as u64, count as u64];
+        if tensor.dims[..3] != expected || tensor.dims[3] != 1 {
             return Err(BindError::Shape { tensor: Label::from(tensor.name), found: tensor.dims, expected });
         }
         Ok(tensor.to_ref()?)
@@ -277,6 +316,8 @@ impl Binder<'_, '_> {
 
     fn check_layer(&self, i: u32, layer: &LayerTensors) -> Result<(), BindError> {
         let r = self.recipe;
+        let (experts, dense) = (r.experts.is_some(), r.experts.is_none());
+        let (shared, shared_gate) = r.experts.map_or((false, false), |e| (e.shared_ffn > 0, e.shared_gate));
         let needed = [
             ("attn_norm.weight", &layer.attn_norm, r.pre_norm),
             ("attn_q.weight", &layer.q, true),
@@ -287,9 +328,17 @@ impl Binder<'_, '_> {
             ("attn_output.weight", &layer.out, true),
             ("post_attention_norm.weight", &layer.post_attn_norm, r.post_norm),
             ("ffn_norm.weight", &layer.ffn_norm, r.pre_norm),
-            ("ffn_gate.weight", &layer.gate, r.gated),
-            ("ffn_up.weight", &layer.up, true),
-            ("ffn_down.weight", &layer.down, true),
+            ("ffn_gate.weight", &layer.gate, r.gated && dense),
+            ("ffn_up.weight", &layer.up, dense),
+            ("ffn_down.weight", &layer.down, dense),
+            ("ffn_gate_inp.weight", &layer.router, experts),
+            ("ffn_gate_exps.weight", &layer.gate, experts),
+            ("ffn_up_exps.weight", &layer.up, experts),
+            ("ffn_down_exps.weight", &layer.down, experts),
+            ("ffn_gate_shexp.weight", &layer.shared_gate, shared),
+            ("ffn_up_shexp.weight", &layer.shared_up, shared),
+            ("ffn_down_shexp.weight", &layer.shared_down, shared),
+            ("ffn_gate_inp_shexp.weight", &layer.shared_router, shared_gate),
             ("post_ffw_norm.weight", &layer.post_ffn_norm, r.post_norm),
         ];
         match needed.into_iter().find(|(_, tensor, needed)| *needed && !tensor.present()) {

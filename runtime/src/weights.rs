@@ -88,6 +88,17 @@ impl core::fmt::Display for WeightsError {
 
 impl core::error::Error for WeightsError {}
 
+/// The experts that a layer's router chose.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'c> {
+    /// The layer's matrices, each with the rows of all experts one after the other.
+    pub matrices: [TensorRef; 3],
+    /// Experts of the layer.
+    pub count: u32,
+    /// Those that were chosen, ascending.
+    pub chosen: &'c [u32],
+}
+
 /// A source of weights.
 pub trait Weights {
     /// The bytes of the first rows of `rows` in file order: all of them, or as many (at least one) as the source
@@ -98,6 +109,10 @@ pub trait Weights {
 
     /// Told at the start of every forward pass, so that a streaming source can start reading from the first layer.
     fn begin(&mut self) {}
+
+    /// Told which experts are asked for next: one after the other, each one's rows of all matrices in turn. A streaming
+    /// source can start reading them all.
+    fn expect(&mut self, _experts: &Chosen<'_>) {}
 }
 
 /// Weights that are all in memory: a mapped file (or the files of a split model), bytes in flash.

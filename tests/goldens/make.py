@@ -3,7 +3,7 @@
 
     pip install llama-cpp-python numpy
     cargo build --release -p drupe-cli
-    python3 tests/goldens/make.py target/release/drupe
+    python3 tests/goldens/make.py target/release/drupe [NAME…]
 
 For each case, the tiny model is written by `drupe synth`, 64 fixed tokens are evaluated in f32 (cache included) on one
 thread, and the logits of eight positions go to `NAME.golden`: a line `DRUPE GOLDEN 1`, a line of JSON (model, sha256 of
@@ -76,6 +76,26 @@ CASES = [
         ("residual scale", {"granite.residual_scale": 1.0}, {}),
         ("attention scale", {"granite.attention.scale": 0.1}, {}),
         ("logit scale", {"granite.logit_scale": 1.0}, {}),
+    ]),
+]
+
+CASES += [
+    ("tiny-mixtral", "tiny-mixtral", CONTEXT, [
+        ("router", {}, {"ffn_gate_inp": 0.0}), ("experts", {"llama.expert_used_count": 1}, {}),
+    ]),
+    ("tiny-qwen2moe", "tiny-qwen2moe", CONTEXT, [
+        ("experts", {"qwen2moe.expert_used_count": 2}, {}), ("gate of the shared expert", {}, {"ffn_gate_inp_shexp": 1e-4}),
+        ("shared expert", {}, {"ffn_down_shexp": 0.0}),
+    ]),
+    ("tiny-qwen3moe", "tiny-qwen3moe", CONTEXT, [
+        ("experts", {"qwen3moe.expert_used_count": 3}, {}), ("q norm weight", {}, {"attn_q_norm": 1.0}),
+    ]),
+    ("tiny-olmoe", "tiny-olmoe", CONTEXT, [
+        ("experts", {"olmoe.expert_used_count": 1}, {}), ("q norm weight", {}, {"attn_q_norm": 1.0}),
+    ]),
+    ("tiny-granitemoe", "tiny-granitemoe", CONTEXT, [
+        ("experts", {"granitemoe.expert_used_count": 2}, {}), ("shared expert", {}, {"ffn_down_shexp": 0.0}),
+        ("residual scale", {"granitemoe.residual_scale": 1.0}, {}),
     ]),
 ]
 
@@ -196,9 +216,9 @@ def logits(data, context, overrides=None, parameters=None):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    drupe = sys.argv[1]
+    drupe, only = sys.argv[1], sys.argv[2:]
     libs = os.environ.get("LLAMA_CPP_LIB_PATH")
     if libs:
         # A build of llama.cpp with its CPU back ends as separate libraries loads none by itself.
@@ -207,6 +227,8 @@ def main():
             ggml.ggml_backend_load_all_from_path(libs.encode())
     weak = []
     for name, shape, context, features in CASES:
+        if only and name not in only:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "model.gguf")
             subprocess.run([drupe, "synth", shape, path], check=True, stderr=subprocess.DEVNULL)

@@ -5,6 +5,8 @@ use super::reader::Reader;
 use crate::gguf::{Key, Value};
 use crate::label::Label;
 use crate::quant::{RopeKind, Unary};
+#[cfg(feature = "experts")]
+use crate::recipe::Experts;
 use crate::recipe::{LayerSet, MAX_LAYERS, Mask, Norm, Recipe, Rope, RopeFactors, RopeScaling, Windows};
 use crate::rope::yarn_magnitude;
 
@@ -14,13 +16,21 @@ const MAX_WIDTH: u32 = 1 << 17;
 const MAX_HEADS: u32 = 1 << 10;
 const MAX_HEAD_DIM: u32 = 1 << 12;
 const MAX_FFN: u32 = 1 << 20;
+#[cfg(feature = "experts")]
+const MAX_EXPERTS: u32 = 1 << 10;
 const MAX_CTX: u32 = 1 << 30;
 const MAX_VOCAB: u64 = 1 << 24;
 
 /// The recipe of a plain Llama with the file's shapes. A family changes what it does differently.
 pub(super) fn recipe(reader: &mut Reader<'_, '_>, kind: RopeKind) -> Result<Recipe, RecipeError> {
+    reader.refuse("expert_count")?;
+    any(reader, kind)
+}
+
+/// The same, for a family that may have experts; they are [`experts`].
+pub(super) fn any(reader: &mut Reader<'_, '_>, kind: RopeKind) -> Result<Recipe, RecipeError> {
     reader.layers = reader.need_size("block_count", MAX_LAYERS)?;
-    for key in ["expert_count", "nextn_predict_layers", "attention.clamp_kqv", "attention.max_alibi_bias"] {
+    for key in ["nextn_predict_layers", "attention.clamp_kqv", "attention.max_alibi_bias"] {
         reader.refuse(key)?;
     }
     if reader.gguf.bool((reader.family, "attention.causal"))? == Some(false) {
@@ -58,6 +68,8 @@ pub(super) fn recipe(reader: &mut Reader<'_, '_>, kind: RopeKind) -> Result<Reci
         pre_norm: true,
         post_norm: false,
         qk_norm: false,
+        qk_norm_whole: false,
+        experts: None,
         activation: Unary::Silu,
         gated: true,
         attention_scale: inverse_root(key_dim),
@@ -71,6 +83,28 @@ pub(super) fn recipe(reader: &mut Reader<'_, '_>, kind: RopeKind) -> Result<Reci
         windows: Windows::None,
         nope_period: 0,
     })
+}
+
+/// The experts of a file that has them. Where it does not say how wide they are, each is as wide as the whole
+/// feed-forward.
+#[cfg(feature = "experts")]
+pub(super) fn experts(reader: &Reader<'_, '_>, recipe: &mut Recipe, normed: bool) -> Result<Experts, RecipeError> {
+    let count = reader.need_size("expert_count", MAX_EXPERTS)?;
+    let used = reader.need_size("expert_used_count", count)?;
+    let func = reader.tokens("expert_gating_func")?.unwrap_or(0);
+    if func > 1 {
+        let (key, found) = (reader.key("expert_gating_func"), Label::from("another function"));
+        return Err(RecipeError::Unsupported { key, found, supported: "1, the softmax over all" });
+    }
+    for key in ["expert_group_count", "leading_dense_block_count", "interleave_moe_layer_step"] {
+        reader.refuse(key)?;
+    }
+    if let Some(ffn) = reader.size("expert_feed_forward_length", MAX_FFN)? {
+        recipe.ffn = ffn;
+    }
+    let scale = reader.scale("expert_weights_scale")?.unwrap_or(1.0);
+    let shared_ffn = reader.optional_size("expert_shared_feed_forward_length", MAX_FFN)?;
+    Ok(Experts { count, used, shared_ffn, shared_gate: false, normed, scale })
 }
 
 /// `1 / √n`, the usual attention scale for heads of `n` elements.

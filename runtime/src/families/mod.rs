@@ -4,6 +4,8 @@
 #[cfg_attr(not(feature = "full"), allow(dead_code))]
 mod base;
 mod error;
+#[cfg(feature = "experts")]
+mod experts;
 #[cfg(feature = "gemma")]
 mod gemma;
 #[cfg(feature = "granite")]
@@ -42,6 +44,12 @@ const FAMILIES: &[(&str, Read)] = &[
     ("qwen2", qwen2::read),
     #[cfg(feature = "qwen3")]
     ("qwen3", qwen3::read),
+    #[cfg(feature = "experts")]
+    ("qwen2moe", experts::qwen2),
+    #[cfg(feature = "experts")]
+    ("qwen3moe", experts::qwen3),
+    #[cfg(feature = "experts")]
+    ("olmoe", experts::olmoe),
     #[cfg(feature = "gemma")]
     ("gemma", gemma::read),
     #[cfg(feature = "gemma")]
@@ -54,6 +62,8 @@ const FAMILIES: &[(&str, Read)] = &[
     ("smollm3", smollm3::read),
     #[cfg(feature = "granite")]
     ("granite", granite::read),
+    #[cfg(all(feature = "granite", feature = "experts"))]
+    ("granitemoe", granite::read_experts),
 ];
 
 /// The names of the supported families, as `general.architecture` has them.

@@ -53,6 +53,12 @@ impl Reader<'_, '_> {
         self.size(key, limit)?.ok_or_else(|| self.missing(key))
     }
 
+    /// A size up to `limit`, where a missing key and 0 both mean that there is none.
+    #[cfg(feature = "experts")]
+    pub fn optional_size(&self, key: &'static str, limit: u32) -> Result<u32, RecipeError> {
+        if self.gguf.u64((self.family, key))? == Some(0) { Ok(0) } else { Ok(self.size(key, limit)?.unwrap_or(0)) }
+    }
+
     /// A number of tokens, 0 for none of it; a missing key is `None`.
     pub fn tokens(&self, key: &'static str) -> Result<Option<u32>, RecipeError> {
         Ok(self.gguf.u32((self.family, key))?)

@@ -26,8 +26,8 @@ fn error(w: &Writer) -> RecipeError {
 /// A tiny model of the family, with this done to it.
 fn changed(family: &str, change: impl FnOnce(&mut Writer) -> &mut Writer) -> Writer {
     let mut w = tiny(family);
-    if family == "granite" {
-        w.f32("granite.logit_scale", 8.0);
+    if family.starts_with("granite") {
+        w.f32(&format!("{family}.logit_scale"), 8.0);
     }
     change(&mut w);
     w
@@ -72,9 +72,31 @@ fn llama_is_the_plain_one() {
 fn the_families_differ_in_what_they_should() {
     let base = plain("llama");
     let neox = [Rope { kind: RopeKind::Neox, ..base.ropes[0] }; 2];
+    let experts = Experts { count: 4, used: 2, shared_ffn: 0, shared_gate: false, normed: true, scale: 1.0 };
     for family in names() {
         let r = plain(family);
         let expected = match family {
+            "qwen2moe" => {
+                let experts = Experts { shared_ffn: 10, shared_gate: true, normed: false, ..experts };
+                Recipe { family, ropes: neox, ffn: 6, experts: Some(experts), ..base }
+            }
+            "qwen3moe" => Recipe { family, ropes: neox, ffn: 6, qk_norm: true, experts: Some(experts), ..base },
+            "olmoe" => {
+                let experts = Experts { normed: false, ..experts };
+                Recipe {
+                    family,
+                    ropes: neox,
+                    ffn: 6,
+                    qk_norm: true,
+                    qk_norm_whole: true,
+                    experts: Some(experts),
+                    ..base
+                }
+            }
+            "granitemoe" => {
+                let experts = Experts { shared_ffn: 10, ..experts };
+                Recipe { family, ffn: 6, logit_scale: 0.125, experts: Some(experts), ..base }
+            }
             "llama" => base,
             "qwen2" | "phi3" => Recipe { family, ropes: neox, ..base },
             "qwen3" => Recipe { family, ropes: neox, qk_norm: true, ..base },
@@ -102,6 +124,47 @@ fn the_families_differ_in_what_they_should() {
             }
         };
         assert_eq!(r, expected, "{family}");
+    }
+}
+
+#[test]
+fn experts_are_read_and_checked() {
+    let with = |family: &'static str, sizes: &[(&str, u32)]| {
+        changed(family, |w| {
+            for (key, value) in sizes {
+                let key = format!("{family}.{key}");
+                *w = w.without(&key).clone();
+                w.u32(&key, *value);
+            }
+            w
+        })
+    };
+    // Mixtral: experts as wide as its feed-forward.
+    let mixtral = recipe(&with("llama", &[("expert_count", 4), ("expert_used_count", 2)]));
+    let experts = Experts { count: 4, used: 2, shared_ffn: 0, shared_gate: false, normed: true, scale: 1.0 };
+    assert_eq!(mixtral, Recipe { ffn: 12, experts: Some(experts), ..plain("llama") });
+    // Qwen's share the width of the whole, unless the file says how wide they are.
+    let none = |family: &str, key: &str| changed(family, |w| w.without(&format!("{family}.{key}")));
+    assert_eq!(recipe(&none("qwen3moe", "expert_feed_forward_length")).ffn, 6);
+    assert_eq!(recipe(&with("qwen3moe", &[("expert_used_count", 3)])).ffn, 6);
+    let alone = recipe(&none("qwen2moe", "expert_shared_feed_forward_length"));
+    assert_eq!(alone.experts.unwrap().shared_ffn, 12);
+    let scaled = changed("olmoe", |w| w.f32("olmoe.expert_weights_scale", 2.5));
+    assert_eq!(recipe(&scaled).experts.unwrap().scale, 2.5);
+    for (w, text) in [
+        (none("qwen3moe", "expert_count"), "qwen3moe.expert_count is missing"),
+        (with("olmoe", &[("expert_count", 0)]), "olmoe.expert_count is 0; expected 1 to 1024"),
+        (with("olmoe", &[("expert_used_count", 5)]), "olmoe.expert_used_count is 5; expected 1 to 4"),
+        (with("olmoe", &[("expert_used_count", 0)]), "olmoe.expert_used_count is 0; expected 1 to 4"),
+        (with("olmoe", &[("expert_gating_func", 2)]), "olmoe.expert_gating_func is another function, which is not"),
+        (with("olmoe", &[("expert_feed_forward_length", u32::MAX)]), "olmoe.expert_feed_forward_length is 4294967295"),
+        (
+            with("llama", &[("expert_count", 4), ("expert_used_count", 9)]),
+            "llama.expert_used_count is 9; expected 1 to 4",
+        ),
+    ] {
+        let found = error(&w).to_string();
+        assert!(found.contains(text), "{found}, expected {text}");
     }
 }
 
@@ -323,7 +386,9 @@ fn refuses_missing_and_senseless_keys() {
         (set("rope.dimension_count", 3), "llama.rope.dimension_count is 3, not a multiple of"),
         (set("rope.dimension_count", 6), "llama.rope.dimension_count is 6; expected 1 to 4"),
         (set("embedding_length", 16), "the row length of token_embd.weight is 8; expected 16"),
-        (set("expert_count", 8), "llama.expert_count is set, which is not supported"),
+        (set("expert_count", 8), "key llama.expert_used_count is missing"),
+        (set("expert_count", 1025), "llama.expert_count is 1025; expected 1 to 1024"),
+        (changed("qwen2", |w| w.u32("qwen2.expert_count", 8)), "qwen2.expert_count is set, which is not supported"),
         (changed("llama", |w| w.bool("llama.attention.causal", false)), "llama.attention.causal is false"),
         (
             changed("llama", |w| w.without("tokenizer.ggml.tokens").strings("tokenizer.ggml.tokens", &["a"])),

@@ -38,7 +38,8 @@ fn exercise(bytes: &[u8]) -> Result<(), GgufError> {
             let mut layers = vec![LayerTensors::default(); recipe.layers as usize];
             let bound = bind_tensors(&gguf, &recipe, &mut layers);
             if let Ok(globals) = bound {
-                for t in layers.iter().flat_map(|l| [l.q, l.k, l.v, l.gate, l.up, l.down]).chain([globals.output]) {
+                let of_layer = |l: &LayerTensors| [l.q, l.k, l.v, l.router, l.gate, l.up, l.down, l.shared_down];
+                for t in layers.iter().flat_map(of_layer).chain([globals.output]) {
                     assert_eq!(gguf.bytes(t.part, t.offset, t.bytes()).len() as u64, t.bytes());
                 }
                 for rope in recipe.ropes {
@@ -70,7 +71,34 @@ pub(crate) fn tiny(family: &str) -> Writer {
     w.f32(&format!("{family}.attention.layer_norm_rms_epsilon"), 1e-5);
     w.strings("tokenizer.ggml.tokens", &["a", "b", "c", "d", "e", "f"]);
     w.tensor("token_embd.weight", &[8, 6]).tensor("output_norm.weight", &[8]);
+    // 4 experts of width 6, of which a token takes 2; one of width 10 for all tokens.
+    let (experts, shared) = (family.ends_with("moe"), ["qwen2moe", "granitemoe"].contains(&family));
+    if experts {
+        w.u32(&format!("{family}.expert_count"), 4).u32(&format!("{family}.expert_used_count"), 2);
+        w.u32(&format!("{family}.expert_feed_forward_length"), 6);
+    }
+    if shared {
+        w.u32(&format!("{family}.expert_shared_feed_forward_length"), 10);
+    }
     for i in 0..2 {
+        if experts {
+            let mut tensor = |name: &str, dims: &[u64]| {
+                w.tensor(&format!("blk.{i}.ffn_{name}.weight"), dims);
+            };
+            tensor("gate_inp", &[8, 4]);
+            tensor("gate_exps", &[8, 6, 4]);
+            tensor("up_exps", &[8, 6, 4]);
+            tensor("down_exps", &[6, 8, 4]);
+            if shared {
+                tensor("gate_shexp", &[8, 10]);
+                tensor("up_shexp", &[8, 10]);
+                tensor("down_shexp", &[10, 8]);
+            }
+            if family == "qwen2moe" {
+                tensor("gate_inp_shexp", &[8]);
+            }
+        }
+        let whole = family == "olmoe";
         let fused = family == "phi3";
         for (name, dims, there) in [
             ("attn_norm", [8, 1], true),
@@ -78,14 +106,14 @@ pub(crate) fn tiny(family: &str) -> Writer {
             ("attn_q", [8, 8], !fused),
             ("attn_k", [8, 4], !fused),
             ("attn_v", [8, 4], !fused),
-            ("attn_q_norm", [4, 1], ["qwen3", "gemma3"].contains(&family)),
-            ("attn_k_norm", [4, 1], ["qwen3", "gemma3"].contains(&family)),
+            ("attn_q_norm", [if whole { 8 } else { 4 }, 1], ["qwen3", "qwen3moe", "olmoe", "gemma3"].contains(&family)),
+            ("attn_k_norm", [4, 1], ["qwen3", "qwen3moe", "olmoe", "gemma3"].contains(&family)),
             ("attn_output", [8, 8], true),
             ("post_attention_norm", [8, 1], ["gemma2", "gemma3"].contains(&family)),
             ("ffn_norm", [8, 1], true),
-            ("ffn_gate", [8, 12], !fused),
-            ("ffn_up", [8, if fused { 24 } else { 12 }], true),
-            ("ffn_down", [12, 8], true),
+            ("ffn_gate", [8, 12], !fused && !experts),
+            ("ffn_up", [8, if fused { 24 } else { 12 }], !experts),
+            ("ffn_down", [12, 8], !experts),
             ("post_ffw_norm", [8, 1], ["gemma2", "gemma3"].contains(&family)),
         ] {
             if there {
@@ -252,11 +280,11 @@ fn no_file_takes_long() {
 fn the_tiny_models_are_whole() {
     for family in crate::families::names() {
         let mut w = tiny(family);
-        if family == "granite" {
+        if family.starts_with("granite") {
             let file = w.bytes();
             let missing = Recipe::of(&Gguf::parse(&file).unwrap(), 64);
-            assert_eq!(missing, Err(RecipeError::MissingKey { key: ("granite", "logit_scale").into() }));
-            w.f32("granite.logit_scale", 8.0);
+            assert_eq!(missing, Err(RecipeError::MissingKey { key: (family, "logit_scale").into() }));
+            w.f32(&format!("{family}.logit_scale"), 8.0);
         }
         let file = w.bytes();
         let gguf = Gguf::parse(&file).unwrap();

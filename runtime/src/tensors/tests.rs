@@ -167,7 +167,7 @@ fn refuses_wrong_shapes_and_types() {
         (t.dims, t.data) = (vec![12, 9], vec![0; 432]);
     });
     let expected =
-        BindError::Shape { tensor: Label::from("blk.1.ffn_down.weight"), found: [12, 9, 1, 1], expected: [12, 8] };
+        BindError::Shape { tensor: Label::from("blk.1.ffn_down.weight"), found: [12, 9, 1, 1], expected: [12, 8, 1] };
     assert_eq!(found, expected);
     assert_eq!(found.to_string(), "tensor blk.1.ffn_down.weight has shape 12 × 9; expected 12 × 8");
     let found = error(|w| tensor(w, "blk.0.attn_norm.weight").dims = vec![4, 1, 2]);
@@ -212,4 +212,38 @@ fn the_stories_models_bind() {
         assert!(globals.output.present() && layers.iter().all(|l| l.down.rows == 64 && l.down.cols == 172));
         assert_eq!(Some(layers[3].k), gguf.tensor_ref("blk.3.attn_k.weight").unwrap());
     }
+}
+
+#[test]
+fn experts_are_stacked_and_nothing_else_has_a_place() {
+    let (layers, _) = bind(&tiny("qwen2moe")).unwrap();
+    let [first, second] = [layers[0], layers[1]];
+    assert_eq!((first.gate.rows, first.gate.cols, first.down.rows, first.down.cols), (24, 8, 32, 6));
+    assert_eq!((second.router.rows, second.shared_down.cols, second.shared_router.cols), (4, 10, 8));
+    let text = |change: &dyn Fn(&mut Writer)| {
+        let mut w = tiny("qwen2moe");
+        change(&mut w);
+        bind(&w).unwrap_err().to_string()
+    };
+    for (found, expected) in [
+        (
+            text(&|w| tensor(w, "blk.0.ffn_up_exps.weight").dims = [8, 6, 2].into()),
+            "tensor blk.0.ffn_up_exps.weight has shape 8 × 6 × 2 × 1; expected 8 × 6 × 4",
+        ),
+        (
+            text(&|w| w.tensors.retain(|t| t.name != "blk.1.ffn_down_shexp.weight")),
+            "blk.1.ffn_down_shexp.weight is missing",
+        ),
+        (
+            text(&|w| w.tensors.retain(|t| t.name != "blk.1.ffn_gate_inp.weight")),
+            "blk.1.ffn_gate_inp.weight is missing",
+        ),
+        (text(&|w| drop(w.tensor("blk.0.ffn_gate.weight", &[8, 12]))), "blk.0.ffn_gate.weight has no place"),
+        (text(&|w| drop(w.tensor("blk.0.ffn_gate.0.weight", &[8, 6]))), "blk.0.ffn_gate.0.weight has no place"),
+    ] {
+        assert!(found.contains(expected), "{found}, expected {expected}");
+    }
+    let mut dense = tiny("llama");
+    dense.tensor("blk.0.ffn_gate_inp.weight", &[8, 4]);
+    assert!(matches!(bind(&dense), Err(BindError::Unexpected { .. })));
 }

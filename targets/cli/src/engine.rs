@@ -7,7 +7,7 @@ use drupe::gguf::Gguf;
 use drupe::quant::{Isa, Kernels};
 use drupe::session::FeedError;
 use drupe::tokenizer::Tokenizer;
-use drupe::weights::{TensorRef, WeightsError};
+use drupe::weights::{Chosen, TensorRef, WeightsError};
 use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, Weights, model};
 use drupe_host::limit::Limit;
 use drupe_host::map::{ModelFile, OpenErrorKind};
@@ -201,6 +201,13 @@ impl Weights for Source {
         match self {
             Source::Memory(all) => all.begin(),
             Source::Streamed(part) => part.begin(),
+        }
+    }
+
+    fn expect(&mut self, experts: &Chosen<'_>) {
+        match self {
+            Source::Memory(all) => all.expect(experts),
+            Source::Streamed(part) => part.expect(experts),
         }
     }
 }

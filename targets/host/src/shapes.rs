@@ -36,6 +36,17 @@ pub enum Vocab {
     GemmaSpm,
 }
 
+/// A shape's experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// Of a layer.
+    pub count: u32,
+    /// That a token takes.
+    pub used: u32,
+    /// Inner width of the one that all tokens take; 0 for none.
+    pub shared_ffn: u32,
+}
+
 /// One model's shape. Zero means "not there" where that makes sense.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -53,8 +64,10 @@ pub struct Shape {
     pub kv_heads: u32,
     /// Elements of a head.
     pub head_dim: u32,
-    /// Inner width of the feed-forward.
+    /// Inner width of the feed-forward, or of one of its experts.
     pub ffn: u32,
+    /// Experts in place of one feed-forward.
+    pub experts: Option<Experts>,
     /// Entries of the vocabulary.
     pub vocab: u32,
     /// How it is cut.
@@ -87,6 +100,8 @@ pub struct Shape {
     pub qkv_bias: bool,
     /// Norms on q and k.
     pub qk_norm: bool,
+    /// Whether those are over all heads together.
+    pub qk_norm_whole: bool,
     /// Norms after mixer and feed-forward.
     pub post_norm: bool,
     /// q, k and v in one tensor, and gate and up in another.
@@ -124,6 +139,8 @@ const LLAMA: Shape = Shape {
     window_period: 0,
     qkv_bias: false,
     qk_norm: false,
+    qk_norm_whole: false,
+    experts: None,
     post_norm: false,
     fused: false,
     caps: [0.0; 2],
@@ -201,6 +218,26 @@ const GRANITE: Shape = Shape {
     ..LLAMA
 };
 
+const fn experts(count: u32, used: u32, shared_ffn: u32) -> Option<Experts> {
+    Some(Experts { count, used, shared_ffn })
+}
+
+const QWEN2MOE: Shape = Shape { family: "qwen2moe", tied: false, experts: experts(60, 4, 5632), ..QWEN2 };
+
+const QWEN3MOE: Shape = Shape { family: "qwen3moe", tied: false, experts: experts(128, 8, 0), ..QWEN3 };
+
+const OLMOE: Shape = Shape {
+    family: "olmoe",
+    tokens: Vocab::Bpe("olmo"),
+    ctx: 4096,
+    qk_norm: true,
+    qk_norm_whole: true,
+    experts: experts(64, 8, 0),
+    ..LLAMA
+};
+
+const GRANITEMOE: Shape = Shape { family: "granitemoe", rope_base: 10000.0, experts: experts(32, 8, 0), ..GRANITE };
+
 /// Sets the six sizes that every shape has of its own: layers, width, heads, kv heads, head, ffn, vocab.
 const fn sized(name: &'static str, base: Shape, s: [u32; 7]) -> Shape {
     Shape {
@@ -239,6 +276,10 @@ pub const SHAPES: &[Shape] = &[
     sized("phi3.5-mini", PHI3, [32, 3072, 32, 32, 96, 8192, 32064]),
     sized("tinyllama-1.1b", LLAMA, [22, 2048, 32, 4, 64, 5632, 32000]),
     sized("granite3-2b", GRANITE, [40, 2048, 32, 8, 64, 8192, 49159]),
+    sized("qwen1.5-moe-a2.7b", Shape { ctx: 8192, ..QWEN2MOE }, [24, 2048, 16, 16, 128, 1408, 151936]),
+    sized("qwen3-30b-a3b", QWEN3MOE, [48, 2048, 32, 4, 128, 768, 151936]),
+    sized("olmoe-1b-7b", OLMOE, [16, 2048, 16, 16, 128, 1024, 50304]),
+    sized("granite3-1b-a400m", GRANITEMOE, [24, 1024, 16, 8, 64, 512, 49155]),
     // Small enough to run under emulation, large enough that its matrices dominate.
     Shape { tied: true, ..sized("arm-100m", LLAMA, [8, 1024, 16, 8, 64, 3072, 8192]) },
     // For tests: windows, caps, scales and stretches so strong that a wrong one shows within 64 tokens.
@@ -278,6 +319,18 @@ pub const SHAPES: &[Shape] = &[
     },
     Shape { rope_base: 10000.0, ..tiny("tiny-smollm3", SMOLLM3, 5) },
     Shape { rope_base: 10000.0, scales: Some([6.0, 0.4, 0.05, 3.0]), ..tiny("tiny-granite", GRANITE, 2) },
+    Shape { ffn: 96, experts: experts(4, 2, 0), ..tiny("tiny-mixtral", LLAMA, 2) },
+    Shape { ffn: 64, experts: experts(8, 3, 160), ..tiny("tiny-qwen2moe", QWEN2MOE, 2) },
+    Shape { ffn: 64, experts: experts(16, 4, 0), ..tiny("tiny-qwen3moe", QWEN3MOE, 2) },
+    Shape { kv_heads: 4, ffn: 96, experts: experts(8, 2, 0), ..tiny("tiny-olmoe", OLMOE, 2) },
+    Shape {
+        ffn: 64,
+        experts: experts(8, 3, 96),
+        scales: Some([6.0, 0.4, 0.05, 3.0]),
+        ..tiny("tiny-granitemoe", GRANITEMOE, 2)
+    },
+    // Rows of whole blocks of 256.
+    Shape { ctx: 512, experts: experts(8, 2, 0), ..sized("tiny-wide-experts", LLAMA, [2, 256, 4, 2, 64, 256, 384]) },
 ];
 
 /// A shape and the formats of its tensors: `llama3.2-1b:q4_0`.

@@ -129,6 +129,13 @@ fn keys(header: &mut Header, spec: &Spec) {
     header.u32(&key("vocab_size"), s.vocab).u32(&key("context_length"), s.ctx);
     header.u32(&key("embedding_length"), s.width).u32(&key("block_count"), s.layers);
     header.u32(&key("feed_forward_length"), s.ffn);
+    if let Some(e) = s.experts {
+        header.u32(&key("expert_count"), e.count).u32(&key("expert_used_count"), e.used);
+        header.u32(&key("expert_feed_forward_length"), s.ffn);
+        if e.shared_ffn > 0 {
+            header.u32(&key("expert_shared_feed_forward_length"), e.shared_ffn);
+        }
+    }
     header.u32(&key("attention.head_count"), s.heads).u32(&key("attention.head_count_kv"), s.kv_heads);
     header.u32(&key("attention.key_length"), s.head_dim).u32(&key("attention.value_length"), s.head_dim);
     header.f32(&key("attention.layer_norm_rms_epsilon"), s.eps);
@@ -166,7 +173,12 @@ fn keys(header: &mut Header, spec: &Spec) {
 /// Every tensor in file order.
 fn tensors(spec: &Spec) -> Vec<Tensor> {
     let s = &spec.shape;
-    let facts = Facts { layers: s.layers, heads_per_kv: s.heads / s.kv_heads.max(1), experts: 0, tied: s.tied };
+    let facts = Facts {
+        layers: s.layers,
+        heads_per_kv: s.heads / s.kv_heads.max(1),
+        experts: s.experts.map_or(0, |e| e.count),
+        tied: s.tied,
+    };
     let mut list = Vec::new();
     let mut add = |name: String, dims: &[u32], fill: Fill| {
         let dims: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
@@ -225,21 +237,38 @@ fn tensors(spec: &Spec) -> Vec<Tensor> {
             add("attn_v.bias", &[kv], noise(0.3));
         }
         if s.qk_norm {
-            add("attn_q_norm.weight", &[s.head_dim], around(1.5));
-            add("attn_k_norm.weight", &[s.head_dim], around(1.5));
+            let whole = s.qk_norm_whole;
+            add("attn_q_norm.weight", &[if whole { q } else { s.head_dim }], around(1.5));
+            add("attn_k_norm.weight", &[if whole { kv } else { s.head_dim }], around(1.5));
         }
         add("attn_output.weight", &[q, s.width], matrix(q, 1.5 * residual));
         if s.post_norm {
             add("post_attention_norm.weight", &[s.width], around(0.6 * residual));
         }
         add("ffn_norm.weight", &[s.width], around(1.0));
-        if s.fused {
-            add("ffn_up.weight", &[s.width, 2 * s.ffn], matrix(s.width, 1.0));
+        if let Some(e) = s.experts {
+            // Router logits of deviation 1.5: some experts weigh clearly more than others.
+            add("ffn_gate_inp.weight", &[s.width, e.count], matrix(s.width, 1.5));
+            add("ffn_gate_exps.weight", &[s.width, s.ffn, e.count], matrix(s.width, 1.0));
+            add("ffn_up_exps.weight", &[s.width, s.ffn, e.count], matrix(s.width, 1.0));
+            add("ffn_down_exps.weight", &[s.ffn, s.width, e.count], matrix(s.ffn, 3.0 * residual));
+            if e.shared_ffn > 0 {
+                if s.family == "qwen2moe" {
+                    add("ffn_gate_inp_shexp.weight", &[s.width], matrix(s.width, 1.5));
+                }
+                add("ffn_gate_shexp.weight", &[s.width, e.shared_ffn], matrix(s.width, 1.0));
+                add("ffn_up_shexp.weight", &[s.width, e.shared_ffn], matrix(s.width, 1.0));
+                add("ffn_down_shexp.weight", &[e.shared_ffn, s.width], matrix(e.shared_ffn, 1.5 * residual));
+            }
         } else {
-            add("ffn_gate.weight", &[s.width, s.ffn], matrix(s.width, 1.0));
-            add("ffn_up.weight", &[s.width, s.ffn], matrix(s.width, 1.0));
+            if s.fused {
+                add("ffn_up.weight", &[s.width, 2 * s.ffn], matrix(s.width, 1.0));
+            } else {
+                add("ffn_gate.weight", &[s.width, s.ffn], matrix(s.width, 1.0));
+                add("ffn_up.weight", &[s.width, s.ffn], matrix(s.width, 1.0));
+            }
+            add("ffn_down.weight", &[s.ffn, s.width], matrix(s.ffn, 1.5 * residual));
         }
-        add("ffn_down.weight", &[s.ffn, s.width], matrix(s.ffn, 1.5 * residual));
         if s.post_norm {
             add("post_ffw_norm.weight", &[s.width], around(0.6 * residual));
         }
