@@ -7,7 +7,7 @@ use crate::pass::{code_of, finish, guarded, put, with, write_sized};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use drupe_core::{Team as _, Weights};
 use drupe_host::map::ModelFile;
-use drupe_host::promise::{Beside, Hold, Promise, program_bytes};
+use drupe_host::promise::{Beside, Hold, Promise, mapped_whole, program_bytes};
 use drupe_host::residency::{Residency, ResidencyPlan, visits};
 use drupe_host::size;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
@@ -132,7 +132,10 @@ impl Budget {
         };
         let (asked, limit, words) = within;
         let (resident, streamed, source) = match hold {
-            Hold::All => (weights, 0, None),
+            Hold::All => {
+                mapped_whole(file, &visits);
+                (weights, 0, None)
+            }
             Hold::Part(plan) => {
                 let source = Residency::open(&plan, file).map_err(|e| fail(Code::Storage, &e))?;
                 (plan.total_bytes, plan.streamed_bytes, Some(source))

@@ -9,7 +9,7 @@ use crate::text::Text;
 use crate::{bench_limit, term};
 use drupe_host::limit::Limit;
 use drupe_host::map::ModelFile;
-use drupe_host::residency::{MATRIX, PIECE, Visit, decode_speed, visits};
+use drupe_host::residency::{Visit, decode_speed, visits};
 use drupe_host::usage::{Clock, Usage};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -109,8 +109,8 @@ pub fn run(args: &BenchArgs) -> Done {
     loaded.weights = Source::Memory(drupe::InMemory::new(&[]));
     let room = room();
     let visits = visits(loaded.session.model());
-    let job = if loaded.streamed.is_some() { PIECE } else { MATRIX };
-    let speed = decode_speed(&loaded.kernels, &loaded.team, &visits, room, job).map_err(failed)?;
+    let streamed = loaded.streamed.as_ref().map_or(0, |plan| plan.streamed_bytes);
+    let speed = decode_speed(&loaded.kernels, &loaded.team, &visits, room, streamed).map_err(failed)?;
     add_machine(&mut document, read_bandwidth(&loaded.team, room), speed, &visits);
     if args.json { term::line(&document.to_string()) } else { term::bytes(table(&document).as_bytes()) }
 }

@@ -10,7 +10,7 @@ use drupe::quant::Kernels;
 use drupe::{Arena, Model};
 use drupe_host::cage::Cage;
 use drupe_host::map::ModelFile;
-use drupe_host::residency::{PIECE, Visit, decode_speed, visits};
+use drupe_host::residency::{Visit, decode_speed, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::team::{Cores, ThreadTeam};
 use serde_json::{Value, json};
@@ -38,10 +38,11 @@ pub fn run(args: &BenchArgs) -> Done {
     }
     let mut documents = Vec::new();
     for limit in limits {
-        let (bandwidth, kernels) = machine.measure()?;
         let mut document = caged(args, &path, limit)?;
         document["limit_of_model"] = json!(limit as f64 / bytes as f64);
         if document["error"].is_null() {
+            let streamed = document["streamed"]["per_token_bytes"].as_u64().unwrap_or(0);
+            let (bandwidth, kernels) = machine.measure(streamed)?;
             bench::add_machine(&mut document, bandwidth, kernels, &machine.visits);
             document["model"] = json!(args.model);
             if let Ok(spec) = Spec::parse(&args.model) {
@@ -95,10 +96,10 @@ impl Machine {
         Ok(Machine { kernels: setup.kernels, team, visits: visits(&model) })
     }
 
-    /// Bytes per second: of memory, and of the kernels over weights in memory.
-    fn measure(&self) -> Done<(f64, f64)> {
+    /// Bytes per second: of memory, and of the kernels over weights in memory, of which `streamed` come from storage.
+    fn measure(&self, streamed: u64) -> Done<(f64, f64)> {
         let room = bench::room();
-        let speed = decode_speed(&self.kernels, &self.team, &self.visits, room, PIECE).map_err(failed)?;
+        let speed = decode_speed(&self.kernels, &self.team, &self.visits, room, streamed).map_err(failed)?;
         Ok((read_bandwidth(&self.team, room), speed))
     }
 }

@@ -11,7 +11,7 @@ use drupe::weights::{TensorRef, WeightsError};
 use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, Weights, model};
 use drupe_host::limit::Limit;
 use drupe_host::map::{ModelFile, OpenErrorKind};
-use drupe_host::promise::{Beside, Hold, Promise, program_bytes};
+use drupe_host::promise::{Beside, Hold, Promise, mapped_whole, program_bytes};
 use drupe_host::residency::{Residency, ResidencyPlan, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::synth::Synth;
@@ -282,6 +282,9 @@ fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Source, 
     let hold = promise.hold(opened.bytes(), beside, opened.file.map(|_| &visits[..]));
     let hold = hold.map_err(|e| failed(format!("{e}; a smaller --ctx or --kv q8_0 lowers the plan")))?;
     let (Hold::Part(plan), Some(file)) = (hold, opened.file) else {
+        if let Some(file) = opened.file {
+            mapped_whole(file, &visits);
+        }
         return Ok((Source::Memory(InMemory::new(opened.parts)), None));
     };
     let residency = Residency::open(&plan, file).map_err(failed)?;

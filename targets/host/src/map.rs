@@ -180,6 +180,19 @@ impl ModelFile {
         }
     }
 
+    /// Asks for huge pages for `ranges` (file, bytes) that every pass reads from end to end: where the file system has
+    /// large folios the kernel then reads and maps 2 MiB at a time, which spares page walks (13 to 18 GB/s in a virtual
+    /// machine). Not for files on a memory card or a USB stick, where the wait for 2 MiB would be felt.
+    pub fn ask_for_huge_pages(&self, ranges: impl IntoIterator<Item = (usize, Range<usize>)>) {
+        let slow: Vec<bool> = self.parts.iter().map(|p| on_slow_storage(&p.file)).collect();
+        for (part, range) in ranges {
+            if slow.get(part) == Some(&false) {
+                // Only a hint: without it the pages are small.
+                let _ = self.advise(part, range, Access::HugePages);
+            }
+        }
+    }
+
     /// Gives the pages wholly inside `range` of file `part` back to the system, and drops them from the page cache
     /// where nobody else maps them. Touching them again reads them again.
     pub fn release(&self, part: usize, range: Range<usize>) -> io::Result<()> {
@@ -216,6 +229,21 @@ pub enum Access {
     Soon,
     /// Often: by huge pages where the file system has them.
     HugePages,
+}
+
+/// Whether the device under `file` is an SD card, eMMC or behind USB; false where that cannot be told.
+#[cfg(target_os = "linux")]
+fn on_slow_storage(file: &File) -> bool {
+    let Ok(stat) = rustix::fs::fstat(file) else { return false };
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let Ok(device) = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else { return false };
+    let device = device.to_string_lossy();
+    device.contains("/mmc") || device.contains("/usb")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn on_slow_storage(_: &File) -> bool {
+    true
 }
 
 /// The files of the model at `path`, in order.
