@@ -81,6 +81,7 @@ struct Machine {
     kernels: Kernels,
     team: ThreadTeam,
     visits: Vec<Visit>,
+    parts: &'static [&'static [u8]],
 }
 
 impl Machine {
@@ -93,13 +94,14 @@ impl Machine {
         let model = Model::bind(&opened.gguf, &plan, &setup.kernels, &mut Arena::new(&mut memory))
             .map_err(|e| failed(format!("{}: {e}", args.model)))?;
         let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
-        Ok(Machine { kernels: setup.kernels, team, visits: visits(&model) })
+        Ok(Machine { kernels: setup.kernels, team, visits: visits(&model), parts: opened.parts })
     }
 
     /// Bytes per second: of memory, and of the kernels over weights in memory, of which `streamed` come from storage.
     fn measure(&self, streamed: u64) -> Done<(f64, f64)> {
         let room = bench::room();
-        let speed = decode_speed(&self.kernels, &self.team, &self.visits, room, streamed).map_err(failed)?;
+        let mapped = if streamed == 0 { self.parts } else { &[] };
+        let speed = decode_speed(&self.kernels, &self.team, &self.visits, room, streamed, mapped).map_err(failed)?;
         Ok((read_bandwidth(&self.team, room), speed))
     }
 }

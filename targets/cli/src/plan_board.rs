@@ -142,8 +142,10 @@ impl Forecast {
 fn measured(opened: &Opened, setup: &Setup, model: &Model, streamed: u64) -> Done<Speeds> {
     let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
     let visits = visits(model);
+    // The bytes of a shape that is only looked at are not there.
+    let mapped = if opened.file.is_some() && streamed == 0 { opened.parts } else { &[] };
     let bytes = (256 << 20).min((Limit::of_this_process().bytes / 8) as usize);
-    let decode = decode_speed(&setup.kernels, &team, &visits, bytes, streamed).map_err(failed)?;
+    let decode = decode_speed(&setup.kernels, &team, &visits, bytes, streamed, mapped).map_err(failed)?;
     let reads = read_bandwidth(&team, bytes);
     let (mut storage, mut words) = (f64::INFINITY, String::new());
     if let Some(file) = opened.file {

@@ -89,11 +89,11 @@ impl fmt::Display for Way {
 
 /// Speed of the storage that `model` lies on, in bytes per second: its first file is read as weights are streamed, in
 /// the same lengths and as many at once, for at least `time` (and one round of the file at least). After each piece
-/// `meanwhile` is told its bytes: what it does takes place while the next pieces are read, as computing does.
+/// `meanwhile` is given its bytes: what it does takes place while the next pieces are read, as computing does.
 ///
 /// # Errors
 /// No memory, or storage fails.
-pub fn storage_speed(model: &ModelFile, time: Duration, meanwhile: &mut dyn FnMut(u64)) -> io::Result<f64> {
+pub fn storage_speed(model: &ModelFile, time: Duration, meanwhile: &mut dyn FnMut(&[u8])) -> io::Result<f64> {
     const COLS: u32 = 16 << 10;
     let bytes = model.parts().first().map_or(0, |p| p.bytes().len() as u64).min(1 << 30);
     // As if it were one matrix of 64 KiB rows in F32.
@@ -191,7 +191,7 @@ impl Residency {
         self.read(time, &mut |_| ())
     }
 
-    fn read(&mut self, time: Duration, meanwhile: &mut dyn FnMut(u64)) -> Result<Option<f64>, WeightsError> {
+    fn read(&mut self, time: Duration, meanwhile: &mut dyn FnMut(&[u8])) -> Result<Option<f64>, WeightsError> {
         self.begin();
         let (start, before) = (Instant::now(), self.figures().bytes);
         let steps = self.ring.steps();
@@ -204,7 +204,9 @@ impl Residency {
                 let failed = |errno| WeightsError::Storage { offset: piece.offset, errno };
                 self.fetch(index, piece).map_err(failed)?;
                 read_any |= piece.place == Place::Streamed;
-                meanwhile(piece.bytes);
+                if let Some((_, buffer, start)) = &self.current {
+                    meanwhile(&buffer[*start..start + piece.bytes as usize]);
+                }
             }
             step += 1;
         }
