@@ -7,8 +7,8 @@ use crate::pass::{code_of, finish, guarded, put, with, write_sized};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use drupe_core::{Team as _, Weights};
 use drupe_host::map::ModelFile;
-use drupe_host::promise::{Beside, Hold, Promise, program_bytes};
-use drupe_host::residency::{Residency, ResidencyPlan, ask_for_huge_pages, visits};
+use drupe_host::promise::{Beside, Hold, Promise, mapped_whole, program_bytes};
+use drupe_host::residency::{Residency, ResidencyPlan, visits};
 use drupe_host::size;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
 use drupe_host::usage::{Usage, resident_in};
@@ -133,7 +133,7 @@ impl Budget {
         let (asked, limit, words) = within;
         let (resident, streamed, source) = match hold {
             Hold::All => {
-                ask_for_huge_pages(file, &visits);
+                mapped_whole(file, &visits);
                 (weights, 0, None)
             }
             Hold::Part(plan) => {

@@ -9,7 +9,7 @@ use crate::text::Text;
 use crate::{bench_limit, term};
 use drupe_host::limit::Limit;
 use drupe_host::map::ModelFile;
-use drupe_host::residency::{MATRIX, PIECE, Visit, decode_speed, visits};
+use drupe_host::residency::{Visit, decode_speed, visits};
 use drupe_host::usage::{Clock, Usage};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -105,12 +105,13 @@ pub fn run(args: &BenchArgs) -> Done {
         None => Start { first_token: loaded.took + median_time(args.prompt, &measured.prefill), ..first }.json(),
     };
     add_warm(&mut document, warm);
+    let streamed = loaded.streamed.as_ref().map_or(0, |plan| plan.streamed_bytes);
     // The weights have been measured; what follows takes memory of its own.
     loaded.weights = Source::Memory(drupe::InMemory::new(&[]));
+    let mapped = if streamed == 0 { loaded.opened.parts } else { &[] };
     let room = room();
     let visits = visits(loaded.session.model());
-    let job = if loaded.streamed.is_some() { PIECE } else { MATRIX };
-    let speed = decode_speed(&loaded.kernels, &loaded.team, &visits, room, job).map_err(failed)?;
+    let speed = decode_speed(&loaded.kernels, &loaded.team, &visits, room, streamed, mapped).map_err(failed)?;
     add_machine(&mut document, read_bandwidth(&loaded.team, room), speed, &visits);
     if args.json { term::line(&document.to_string()) } else { term::bytes(table(&document).as_bytes()) }
 }

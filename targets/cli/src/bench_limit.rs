@@ -10,7 +10,7 @@ use drupe::quant::Kernels;
 use drupe::{Arena, Model};
 use drupe_host::cage::Cage;
 use drupe_host::map::ModelFile;
-use drupe_host::residency::{PIECE, Visit, decode_speed, visits};
+use drupe_host::residency::{Visit, decode_speed, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::team::{Cores, ThreadTeam};
 use serde_json::{Value, json};
@@ -38,10 +38,11 @@ pub fn run(args: &BenchArgs) -> Done {
     }
     let mut documents = Vec::new();
     for limit in limits {
-        let (bandwidth, kernels) = machine.measure()?;
         let mut document = caged(args, &path, limit)?;
         document["limit_of_model"] = json!(limit as f64 / bytes as f64);
         if document["error"].is_null() {
+            let streamed = document["streamed"]["per_token_bytes"].as_u64().unwrap_or(0);
+            let (bandwidth, kernels) = machine.measure(streamed)?;
             bench::add_machine(&mut document, bandwidth, kernels, &machine.visits);
             document["model"] = json!(args.model);
             if let Ok(spec) = Spec::parse(&args.model) {
@@ -80,6 +81,7 @@ struct Machine {
     kernels: Kernels,
     team: ThreadTeam,
     visits: Vec<Visit>,
+    parts: &'static [&'static [u8]],
 }
 
 impl Machine {
@@ -92,13 +94,14 @@ impl Machine {
         let model = Model::bind(&opened.gguf, &plan, &setup.kernels, &mut Arena::new(&mut memory))
             .map_err(|e| failed(format!("{}: {e}", args.model)))?;
         let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
-        Ok(Machine { kernels: setup.kernels, team, visits: visits(&model) })
+        Ok(Machine { kernels: setup.kernels, team, visits: visits(&model), parts: opened.parts })
     }
 
-    /// Bytes per second: of memory, and of the kernels over weights in memory.
-    fn measure(&self) -> Done<(f64, f64)> {
+    /// Bytes per second: of memory, and of the kernels over weights in memory, of which `streamed` come from storage.
+    fn measure(&self, streamed: u64) -> Done<(f64, f64)> {
         let room = bench::room();
-        let speed = decode_speed(&self.kernels, &self.team, &self.visits, room, PIECE).map_err(failed)?;
+        let mapped = if streamed == 0 { self.parts } else { &[] };
+        let speed = decode_speed(&self.kernels, &self.team, &self.visits, room, streamed, mapped).map_err(failed)?;
         Ok((read_bandwidth(&self.team, room), speed))
     }
 }

@@ -11,8 +11,8 @@ use drupe::weights::{Chosen, TensorRef, WeightsError};
 use drupe::{Arena, Config, Engine, InMemory, Model, Plan, Recipe, Session, Weights, model};
 use drupe_host::limit::Limit;
 use drupe_host::map::{ModelFile, OpenErrorKind};
-use drupe_host::promise::{Beside, Hold, Promise, program_bytes};
-use drupe_host::residency::{Residency, ResidencyPlan, ask_for_huge_pages, visits};
+use drupe_host::promise::{Beside, Hold, Promise, mapped_whole, program_bytes};
+use drupe_host::residency::{Residency, ResidencyPlan, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::synth::Synth;
 use drupe_host::team::{Cores, MAX_WORKERS, ThreadTeam};
@@ -290,7 +290,7 @@ fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Source, 
     let hold = hold.map_err(|e| failed(format!("{e}; a smaller --ctx or --kv q8_0 lowers the plan")))?;
     let (Hold::Part(plan), Some(file)) = (hold, opened.file) else {
         if let Some(file) = opened.file {
-            ask_for_huge_pages(file, &visits);
+            mapped_whole(file, &visits);
         }
         return Ok((Source::Memory(InMemory::new(opened.parts)), None));
     };

@@ -10,7 +10,7 @@ use drupe::Model;
 use drupe_host::board::{Board, Estimate, Speeds, Work};
 use drupe_host::limit::Limit;
 use drupe_host::mix::MIXES;
-use drupe_host::residency::{MATRIX, PIECE, decode_speed, storage_speed, visits};
+use drupe_host::residency::{decode_speed, storage_speed, streaming_speed, visits};
 use drupe_host::shapes::Spec;
 use drupe_host::team::{Cores, ThreadTeam};
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ impl Forecast {
             Some(board) => {
                 board.storage.iter().map(|s| s.name.clone()).zip((0..).map(|i| Speeds::of(board, i))).collect()
             }
-            None => vec![("storage".into(), measured(opened, setup, model, streamed > 0)?)],
+            None => vec![("storage".into(), measured(opened, setup, model, streamed)?)],
         };
         let config = &model.plan().config;
         let (ctx, batch) = (config.ctx, u64::from(config.batch));
@@ -137,25 +137,36 @@ impl Forecast {
     }
 }
 
-/// This machine's speeds: of the decode kernels over the model's formats, and of storage where the model lies there.
-fn measured(opened: &Opened, setup: &Setup, model: &Model, streams: bool) -> Done<Speeds> {
+/// This machine's speeds: of the decode kernels over the model's formats, and, if weights are streamed, of storage where
+/// the model lies there, while the kernels compute.
+fn measured(opened: &Opened, setup: &Setup, model: &Model, streamed: u64) -> Done<Speeds> {
     let team = ThreadTeam::new(setup.threads, &Cores::detect()).map_err(failed)?;
-    let job = if streams { PIECE } else { MATRIX };
+    let visits = visits(model);
+    // The bytes of a shape that is only looked at are not there.
+    let mapped = if opened.file.is_some() && streamed == 0 { opened.parts } else { &[] };
     let bytes = (256 << 20).min((Limit::of_this_process().bytes / 8) as usize);
-    let kernels = decode_speed(&setup.kernels, &team, &visits(model), bytes, job).map_err(failed)?;
-    let storage = match opened.file {
-        Some(file) => storage_speed(file, STORAGE_TIME).map_err(failed)?,
-        None => f64::INFINITY,
-    };
+    let decode = decode_speed(&setup.kernels, &team, &visits, bytes, streamed, mapped).map_err(failed)?;
     let reads = read_bandwidth(&team, bytes);
+    let (mut storage, mut words) = (f64::INFINITY, String::new());
+    if let Some(file) = opened.file {
+        let alone = storage_speed(file, STORAGE_TIME, &mut |_| ()).map_err(failed)?;
+        words = format!(", storage {:.2} GB/s", alone / 1e9);
+        storage = alone;
+        if streamed > 0 {
+            let both = streaming_speed(&setup.kernels, &team, &visits, streamed, file, bytes, decode, STORAGE_TIME)
+                .map_err(failed)?;
+            // Where computing takes longer than reading, this is computing.
+            words += &format!(", {:.2} while computing", both / 1e9);
+            storage = both.min(alone);
+        }
+    }
     term::say(&format!(
-        "measured: memory {:.1} GB/s, kernels over weights {:.1} GB/s{}",
+        "measured: memory {:.1} GB/s, kernels over weights {:.1} GB/s{words}",
         reads / 1e9,
-        kernels / 1e9,
-        if storage.is_finite() { format!(", storage {:.2} GB/s", storage / 1e9) } else { String::new() }
+        decode / 1e9
     ));
     // The kernels' speed has memory's and arithmetic's share in it; of prompts nothing was measured.
-    Ok(Speeds { memory: kernels, products: f64::INFINITY, storage })
+    Ok(Speeds { memory: decode, products: f64::INFINITY, storage })
 }
 
 /// A speed with three digits.

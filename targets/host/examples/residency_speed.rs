@@ -10,7 +10,7 @@ use drupe::gguf::Gguf;
 use drupe::quant::Kernels;
 use drupe::{Arena, Config, Engine, Model, Plan, Recipe, Session, Solo, Team, model};
 use drupe_host::map::ModelFile;
-use drupe_host::residency::{Expected, PIECE, Residency, ResidencyPlan, Speeds, Way, decode_speed, pass_bytes, visits};
+use drupe_host::residency::{Expected, Residency, ResidencyPlan, Speeds, Way, decode_speed, pass_bytes, visits};
 use drupe_host::team::{Cores, ThreadTeam};
 use drupe_host::usage::Usage;
 use std::error::Error;
@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(weights);
     // Of the memory that the weights have left, as much as they had: in less, large caches would hold it.
     let room = (held.total_bytes as usize / 10 * 9).clamp(1 << 20, 512 << 20);
-    let speeds = Speeds { decode: decode_speed(&kernels, team, &visits, room, PIECE)?, storage };
+    let speeds = Speeds { decode: decode_speed(&kernels, team, &visits, room, held.streamed_bytes, &[])?, storage };
     let expected = Expected::of(pass_bytes(&visits), held.streamed_bytes, &speeds);
 
     let tenth = tokens / 10;

@@ -3,6 +3,7 @@
 //! Tried in this order: a group of the second generation, one of the first, a systemd scope. Where none can be had the
 //! program runs as it is and its own promise is all that there is.
 
+use crate::limit::Limit;
 use crate::sys::{Cgroup, Root};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -79,13 +80,28 @@ impl Cage {
 
     /// Why no better cage than none can be had here, and how to change that.
     pub fn why_none() -> &'static str {
-        if crate::limit::Limit::of_this_process().groups_counted {
-            "this user may make no control group, so that the limit is the program's own promise, which nothing \
-             enforces; run as root, or where systemd runs"
-        } else {
-            "this kernel counts no memory of control groups, so that the limit is the program's own promise, which \
-             nothing enforces; on Raspberry Pi OS add cgroup_enable=memory to the line in /boot/firmware/cmdline.txt \
-             and restart"
+        Cage::why_none_at(&Root::default())
+    }
+
+    fn why_none_at(root: &Root) -> &'static str {
+        if !Limit::read(root).groups_counted {
+            return "this kernel counts no memory of control groups, so that the limit is the program's own promise, which \
+                    nothing enforces; on Raspberry Pi OS add cgroup_enable=memory to the line in \
+                    /boot/firmware/cmdline.txt and restart";
+        }
+        let hands_on = |folder: &PathBuf| {
+            let list = root.text(folder.join("cgroup.subtree_control")).unwrap_or_default();
+            list.split(' ').any(|controller| controller == "memory")
+        };
+        match root.cgroup("memory") {
+            Some((Cgroup::V2, folders)) if !folders.iter().any(hands_on) => {
+                "no control group here hands its memory controller on, so that the limit is the program's own promise, \
+                 which nothing enforces; as root, echo +memory > /sys/fs/cgroup/cgroup.subtree_control"
+            }
+            _ => {
+                "this user may make no control group, so that the limit is the program's own promise, which nothing \
+                 enforces; run as root, or where systemd runs"
+            }
         }
     }
 
@@ -153,6 +169,22 @@ mod tests {
             drop(cage);
             assert!(!folder.exists());
         }
+    }
+
+    #[test]
+    fn tells_why_there_is_none() {
+        let groups = |on: &'static str| {
+            let (_d, root) = crate::sys::tests::fake(&[
+                ("proc/self/cgroup", "0::/a\n"),
+                ("proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"),
+                ("sys/fs/cgroup/cgroup.controllers", "cpu memory"),
+                ("sys/fs/cgroup/cgroup.subtree_control", on),
+            ]);
+            Cage::why_none_at(&root)
+        };
+        assert!(groups("cpu").contains("subtree_control") && groups("cpu memory").contains("this user"));
+        let (_d, root) = crate::sys::tests::fake(&[]);
+        assert!(Cage::why_none_at(&root).contains("cgroup_enable=memory"));
     }
 
     #[test]

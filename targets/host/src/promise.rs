@@ -2,7 +2,8 @@
 //! had within it: all of them, a part of them, or not at all.
 
 use crate::limit::{Limit, LimitSource};
-use crate::residency::{ResidencyPlan, Visit};
+use crate::map::ModelFile;
+use crate::residency::{Access, ResidencyPlan, Visit};
 use crate::size;
 use drupe::gguf::Gguf;
 use std::fmt;
@@ -42,6 +43,13 @@ pub enum Hold {
     All,
     /// A part stays, the rest is read from storage in each pass.
     Part(ResidencyPlan),
+}
+
+/// Tells the system that all weights of `file` stay where they are mapped, and are read by passes that make these
+/// `visits`.
+pub fn mapped_whole(file: &ModelFile, visits: &[Visit]) {
+    let whole = visits.iter().filter(|v| v.access == Access::Whole).map(|v| v.tensor);
+    file.ask_for_huge_pages(whole.map(|t| (t.part, t.offset..t.offset.saturating_add(t.bytes()))));
 }
 
 /// A promise that cannot be kept.
@@ -114,7 +122,6 @@ impl std::error::Error for TooSmall {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::residency::Access;
     use drupe::weights::TensorRef;
 
     const BESIDE: Beside = Beside { plan: 3 << 20, program: 9 << 20 };

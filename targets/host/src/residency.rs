@@ -24,7 +24,7 @@ mod source;
 mod uring;
 mod visits;
 
-pub use expect::{Expected, MATRIX, PIECE, Speeds, decode_speed, pass_bytes};
+pub use expect::{Expected, Speeds, decode_speed, pass_bytes, streaming_speed};
 pub use plan::{Access, BudgetError, ResidencyPlan, Shape, Visit};
 pub use ring::Figures;
 pub use visits::visits;
@@ -88,11 +88,12 @@ impl fmt::Display for Way {
 }
 
 /// Speed of the storage that `model` lies on, in bytes per second: its first file is read as weights are streamed, in
-/// the same lengths and as many at once, for at least `time` (and one round of the file at least).
+/// the same lengths and as many at once, for at least `time` (and one round of the file at least). After each piece
+/// `meanwhile` is given its bytes: what it does takes place while the next pieces are read, as computing does.
 ///
 /// # Errors
 /// No memory, or storage fails.
-pub fn storage_speed(model: &ModelFile, time: Duration) -> io::Result<f64> {
+pub fn storage_speed(model: &ModelFile, time: Duration, meanwhile: &mut dyn FnMut(&[u8])) -> io::Result<f64> {
     const COLS: u32 = 16 << 10;
     let bytes = model.parts().first().map_or(0, |p| p.bytes().len() as u64).min(1 << 30);
     // As if it were one matrix of 64 KiB rows in F32.
@@ -102,14 +103,8 @@ pub fn storage_speed(model: &ModelFile, time: Duration) -> io::Result<f64> {
     let plan = |budget| ResidencyPlan::with_shape(&[visit], budget, Shape::for_model(bytes));
     let least = plan(0).err().map_or(0, |e| e.minimum);
     let plan = plan(least).map_err(io::Error::other)?;
-    let speed = Residency::open(&plan, model)?.read_speed(time).map_err(io::Error::other)?;
+    let speed = Residency::open(&plan, model)?.read(time, meanwhile).map_err(io::Error::other)?;
     Ok(speed.unwrap_or(f64::INFINITY))
-}
-
-/// Asks for huge pages for what every pass reads whole of a model that stays mapped.
-pub fn ask_for_huge_pages(model: &ModelFile, visits: &[Visit]) {
-    let whole = visits.iter().filter(|v| v.access == Access::Whole).map(|v| &v.tensor);
-    model.ask_for_huge_pages(whole.map(|t| (t.part, t.offset..t.offset.saturating_add(t.bytes()))));
 }
 
 /// Where the bytes asked for lie.
@@ -193,6 +188,10 @@ impl Residency {
     /// # Errors
     /// Storage fails.
     pub fn read_speed(&mut self, time: Duration) -> Result<Option<f64>, WeightsError> {
+        self.read(time, &mut |_| ())
+    }
+
+    fn read(&mut self, time: Duration, meanwhile: &mut dyn FnMut(&[u8])) -> Result<Option<f64>, WeightsError> {
         self.begin();
         let (start, before) = (Instant::now(), self.figures().bytes);
         let steps = self.ring.steps();
@@ -205,6 +204,9 @@ impl Residency {
                 let failed = |errno| WeightsError::Storage { offset: piece.offset, errno };
                 self.fetch(index, piece).map_err(failed)?;
                 read_any |= piece.place == Place::Streamed;
+                if let Some((_, buffer, start)) = &self.current {
+                    meanwhile(&buffer[*start..start + piece.bytes as usize]);
+                }
             }
             step += 1;
         }
