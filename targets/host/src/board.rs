@@ -213,11 +213,13 @@ impl Work {
     pub fn batch(model: &Model, tokens: u64, depth: u64, streamed_bytes: u64) -> Work {
         let (recipe, kv) = (model.recipe(), model.plan().config.kv);
         let mut work = Work { tokens, memory_bytes: 0, products: 0, streamed_bytes };
-        for v in visits(model).iter().filter(|v| v.access == Access::Whole) {
-            let t = &v.tensor;
+        for v in visits(model) {
+            let t = v.of_a_token();
             let products = u64::from(t.rows) * u64::from(t.cols);
-            work.memory_bytes += t.bytes();
-            work.products += if *t == model.globals().output { products } else { tokens * products };
+            // Tokens of a batch choose different experts, at worst.
+            let experts = matches!(v.access, Access::Experts { .. });
+            work.memory_bytes += if experts { v.tensor.bytes().min(tokens * t.bytes()) } else { t.bytes() };
+            work.products += if t == model.globals().output { products } else { tokens * products };
         }
         let head = |dim: u32| kv.head_bytes(dim as usize).unwrap_or(0) as u64;
         for layer in 0..recipe.layers {

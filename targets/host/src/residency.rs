@@ -14,6 +14,7 @@
 //! for a load of its own.
 
 mod expect;
+mod experts;
 mod plan;
 mod reader;
 mod ring;
@@ -30,7 +31,8 @@ pub use ring::Figures;
 pub use visits::visits;
 
 use crate::map::ModelFile;
-use drupe::weights::{TensorRef, Weights, WeightsError};
+use drupe::weights::{Chosen, TensorRef, Weights, WeightsError};
+use experts::ExpertCache;
 use memmap2::MmapMut;
 use plan::{Piece, Place};
 use reader::{Reader, Request, Threads};
@@ -50,6 +52,8 @@ const FEW: u64 = 64 << 10;
 /// Weights under a memory budget. Allocates nothing after [`Residency::open`].
 pub struct Residency {
     ring: Ring,
+    /// For a model that has experts.
+    experts: Option<ExpertCache>,
     source: Arc<dyn Source>,
     pieces: Box<[Piece]>,
     /// The resident part; empty if there is none.
@@ -112,6 +116,7 @@ enum Found {
     Arena(Range<usize>),
     Current(Range<usize>),
     Scratch(Range<usize>),
+    Expert(usize, Range<usize>),
 }
 
 impl Residency {
@@ -130,25 +135,37 @@ impl Residency {
     /// As [`Residency::open`].
     pub fn open_by(plan: &ResidencyPlan, model: &ModelFile, best: Way) -> io::Result<Residency> {
         let files = Arc::new(Files::of(model, best != Way::Cached)?);
-        let mut buffers = plan.buffers()?;
+        let (mut buffers, mut slots) = (plan.buffers()?, plan.expert_slots()?);
         #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
         if best == Way::Uring
             && files.direct()
             && let Ok(uring) = uring::Uring::new(&mut buffers, files.clone())
+            && let Ok(for_experts) = uring::Uring::new(&mut slots, files.clone())
         {
-            return Residency::assemble(plan, files, buffers, Box::new(uring), Way::Uring);
+            let readers: [Box<dyn Reader>; 2] = [Box::new(uring), Box::new(for_experts)];
+            return Residency::assemble(plan, files, [buffers, slots], readers, Way::Uring);
         }
         let way = if files.direct() { Way::Threads } else { Way::Cached };
-        let threads = Threads::new(plan.shape.readers, buffers.len(), files.clone())?;
         buffers.shrink_to_fit();
-        Residency::assemble(plan, files, buffers, Box::new(threads), way)
+        slots.shrink_to_fit();
+        let readers = Residency::threads(plan, files.clone())?;
+        Residency::assemble(plan, files, [buffers, slots], readers, way)
     }
 
+    /// Threads that read, for the ring and for experts.
+    fn threads(plan: &ResidencyPlan, source: Arc<dyn Source>) -> io::Result<[Box<dyn Reader>; 2]> {
+        let slots = plan.experts.slots as usize;
+        let readers = if slots > 0 { plan.shape.readers } else { 0 };
+        let ring = Threads::new(plan.shape.readers, plan.shape.buffers as usize, source.clone())?;
+        Ok([Box::new(ring), Box::new(Threads::new(readers, slots, source)?)])
+    }
+
+    /// Buffers and readers are the ring's and those of the experts.
     fn assemble(
         plan: &ResidencyPlan,
         source: Arc<dyn Source>,
-        buffers: Vec<Buffer>,
-        reader: Box<dyn Reader>,
+        [buffers, slots]: [Vec<Buffer>; 2],
+        [reader, for_experts]: [Box<dyn Reader>; 2],
         way: Way,
     ) -> io::Result<Residency> {
         let arena = match plan.arena_bytes {
@@ -161,7 +178,8 @@ impl Residency {
             // Not for a core dump: it is in the file.
             let _ = arena.advise(memmap2::Advice::DontDump);
         }
-        let resident = |p: &&Piece| p.place != Place::Streamed;
+        let resident = |p: &&Piece| matches!(p.place, Place::Resident(_));
+        let experts = ExpertCache::new(&plan.experts, plan.pieces.len(), slots, for_experts);
         Ok(Residency {
             to_load: plan.pieces.iter().filter(resident).count(),
             loaded: vec![false; plan.pieces.len()].into(),
@@ -170,6 +188,7 @@ impl Residency {
             current: None,
             scratch: slab::buffers(1, plan.buffer_bytes as usize)?.remove(0),
             ring: Ring::new(plan, buffers, reader),
+            experts: (plan.experts.slots > 0).then_some(experts),
             source,
             step: 0,
             way,
@@ -217,7 +236,12 @@ impl Residency {
 
     /// What was read from storage until now.
     pub fn figures(&self) -> Figures {
-        self.ring.figures()
+        let (mut all, experts) = (self.ring.figures(), self.experts.as_ref().map(ExpertCache::figures));
+        let of = experts.unwrap_or_default();
+        all.bytes += of.bytes;
+        all.reads += of.reads;
+        all.waiting += of.waiting;
+        Figures { chosen: of.chosen, kept: of.kept, ..all }
     }
 
     /// The piece that holds byte `offset` of file `part`.
@@ -259,6 +283,12 @@ impl Residency {
         if let Some(range) = self.resident(index, offset, want) {
             self.let_go();
             return Ok(Found::Arena(range));
+        }
+        if let (Place::OnDemand, Some(experts)) = (piece.place, &mut self.experts) {
+            let (slot, start) = experts.take(index, &self.pieces)?;
+            self.let_go();
+            let at = start + skip as usize;
+            return Ok(Found::Expert(slot, at..at + want.min(piece.bytes - skip) as usize));
         }
         if self.current.as_ref().is_none_or(|c| c.0 != index) {
             if piece.by_row && want <= FEW && !self.ring.is_next(index) {
@@ -340,6 +370,7 @@ impl Weights for Residency {
             Found::Arena(range) => self.arena.as_deref().and_then(|a| a.get(range)),
             Found::Current(range) => self.current.as_ref().and_then(|c| c.1.get(range)),
             Found::Scratch(range) => self.scratch.get(range),
+            Found::Expert(slot, range) => self.experts.as_ref().and_then(|e| e.bytes(slot, range)),
         };
         let bytes = bytes.ok_or(bad(start))?;
         Ok(&bytes[..bytes.len() / row as usize * row as usize])
@@ -348,6 +379,12 @@ impl Weights for Residency {
     fn begin(&mut self) {
         self.step = 0;
         self.ring.rewind();
+    }
+
+    fn expect(&mut self, chosen: &Chosen<'_>) {
+        if let Some(experts) = &mut self.experts {
+            experts.expect(chosen, &self.pieces);
+        }
     }
 }
 

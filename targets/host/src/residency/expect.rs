@@ -4,7 +4,7 @@
 //! of the decode kernels over all weights, at the speed that they reach over a matrix too large for the caches: that
 //! is memory's speed where memory binds, and the processor's where it does not.
 
-use super::{Access, Visit, storage_speed};
+use super::{Visit, storage_speed};
 use crate::map::ModelFile;
 use drupe::Team;
 use drupe::quant::act::{ActKind, Acts};
@@ -46,7 +46,7 @@ impl Expected {
 
 /// Bytes of weights that one token is computed with.
 pub fn pass_bytes(visits: &[Visit]) -> u64 {
-    visits.iter().filter(|v| v.access == Access::Whole).map(|v| v.tensor.bytes()).sum()
+    visits.iter().map(|v| v.of_a_token().bytes()).sum()
 }
 
 /// Time that each format of matrix is measured.
@@ -138,7 +138,7 @@ fn kinds(visits: &[Visit], streamed: u64) -> Vec<Kind> {
     // What is streamed comes in pieces, and between two of them lies so much that is resident: the two have the same number.
     let run = (pass_bytes(visits) as f64 / streamed as f64 / 2.0 * PIECE as f64).max(PIECE as f64);
     let mut kinds: Vec<Kind> = Vec::new();
-    for t in visits.iter().filter(|v| v.access == Access::Whole && v.tensor.rows > 1).map(|v| &v.tensor) {
+    for t in visits.iter().map(Visit::of_a_token).filter(|t| t.rows > 1) {
         let (format, cols) = (t.format(), t.cols as usize);
         let at = kinds.iter().position(|k| (k.format, k.cols) == (format, cols)).unwrap_or(kinds.len());
         if at == kinds.len() {
@@ -272,6 +272,7 @@ fn made_up(bytes: usize) -> io::Result<MmapMut> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::residency::Access;
     use drupe::weights::TensorRef;
 
     #[test]

@@ -25,6 +25,13 @@ pub enum Access {
     Whole,
     /// Some rows: the embeddings of the tokens fed.
     Rows,
+    /// Of `count` equal parts, those that a router chooses: `used` for a token.
+    Experts {
+        /// Experts of the layer.
+        count: u32,
+        /// Experts that a token takes.
+        used: u32,
+    },
 }
 
 /// One visit of a pass to a tensor.
@@ -34,6 +41,18 @@ pub struct Visit {
     pub tensor: TensorRef,
     /// How it is read.
     pub access: Access,
+}
+
+impl Visit {
+    /// What one token reads of it, as if it were its first rows; absent where only rows are looked up.
+    pub fn of_a_token(&self) -> TensorRef {
+        let t = &self.tensor;
+        match self.access {
+            Access::Whole => *t,
+            Access::Rows => TensorRef::default(),
+            Access::Experts { count, used } => t.slice(0..t.rows / count.max(1) * used),
+        }
+    }
 }
 
 /// Sizes of what streaming needs beside the resident part.
@@ -64,6 +83,8 @@ pub(crate) enum Place {
     Resident(u64),
     /// From storage, each time.
     Streamed,
+    /// Through the cache of experts.
+    OnDemand,
 }
 
 /// Successive rows of one tensor: the unit that is resident or streamed.
@@ -98,6 +119,21 @@ pub struct ResidencyPlan {
     pub(crate) order: Vec<u32>,
     /// Bytes of the resident part with its padding.
     pub(crate) arena_bytes: u64,
+    /// The cache of experts; no slots for a model without.
+    pub(crate) experts: ExpertPlan,
+}
+
+/// The cache of experts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ExpertPlan {
+    /// Pieces that it holds.
+    pub slots: u32,
+    /// Bytes of one.
+    pub slot_bytes: u64,
+    /// Pieces that there are of one layer, at most.
+    pub layer_pieces: usize,
+    /// Layers with experts.
+    pub layers: u32,
 }
 
 /// The budget is too small.
@@ -147,12 +183,19 @@ impl ResidencyPlan {
             buffers: shape.buffers.clamp(shape.readers.clamp(1, 16) + 2, 1024),
         };
         let mut cut = cut(visits, shape.piece);
-        let longest = cut.iter().map(|c| c.piece.bytes).max().unwrap_or(0);
+        let longest =
+            |class: fn(Class) -> bool| cut.iter().filter(|c| class(c.class)).map(|c| c.piece.bytes).max().unwrap_or(0);
+        let (longest, expert) = (longest(|c| c != Class::Expert), longest(|c| c == Class::Expert));
+        let experts = cut.iter().filter(|c| c.class == Class::Expert).count() as u64;
+        let slot_bytes = if experts == 0 { 0 } else { (expert + 2 * ALIGN).next_multiple_of(ALIGN) };
+        // As few as keep storage busy.
+        let least_slots = experts.min(u64::from(shape.readers) + 2);
         // A piece starts and ends anywhere within a block. One buffer more for single rows.
         let buffer_bytes = (longest + 2 * ALIGN).next_multiple_of(ALIGN);
         let fixed = buffer_bytes
             .saturating_mul(u64::from(shape.buffers) + 1)
-            .saturating_add(u64::from(shape.readers) * PER_READER)
+            .saturating_add(least_slots.saturating_mul(slot_bytes))
+            .saturating_add(u64::from(shape.readers) * PER_READER * (1 + u64::from(experts > 0)))
             .saturating_add(cut.len() as u64 * PER_PIECE);
         // Padding between runs of resident pieces, at most.
         let padded = |c: &Cut| c.piece.bytes + PAD;
@@ -166,7 +209,12 @@ impl ResidencyPlan {
         for class in [Class::Often, Class::Short, Class::Rest] {
             left -= spread(&mut cut, class, left);
         }
-        Ok(ResidencyPlan::lay_out(visits, cut, shape, buffer_bytes, fixed, minimum))
+        // What all tokens use comes first; experts have what is left.
+        let slots = experts.min(least_slots + left.checked_div(slot_bytes).unwrap_or(0));
+        let fixed = fixed + (slots - least_slots) * slot_bytes;
+        let (layers, layer_pieces) = expert_layers(visits, &cut);
+        let experts = ExpertPlan { slots: slots as u32, slot_bytes, layer_pieces, layers };
+        Ok(ResidencyPlan::lay_out(visits, cut, shape, experts, buffer_bytes, fixed, minimum))
     }
 
     /// The ring's buffers.
@@ -174,7 +222,20 @@ impl ResidencyPlan {
         slab::buffers(self.shape.buffers as usize, self.buffer_bytes as usize)
     }
 
-    fn lay_out(visits: &[Visit], cut: Vec<Cut>, shape: Shape, buffer: u64, fixed: u64, minimum: u64) -> ResidencyPlan {
+    /// The cache's slots.
+    pub(crate) fn expert_slots(&self) -> std::io::Result<Vec<Buffer>> {
+        slab::buffers(self.experts.slots as usize, self.experts.slot_bytes as usize)
+    }
+
+    fn lay_out(
+        visits: &[Visit],
+        cut: Vec<Cut>,
+        shape: Shape,
+        experts: ExpertPlan,
+        buffer: u64,
+        fixed: u64,
+        minimum: u64,
+    ) -> ResidencyPlan {
         let mut pieces: Vec<Piece> = cut.into_iter().map(|c| c.piece).collect();
         pieces.sort_by_key(|p| (p.part, p.offset));
         let (mut at, mut resident) = (0u64, 0u64);
@@ -182,8 +243,9 @@ impl ResidencyPlan {
         for p in &mut pieces {
             if let Place::Resident(place) = &mut p.place {
                 // Neighbours in the file are neighbours here, so that they can be handed out together.
-                let joins = before
-                    .is_some_and(|b| b.place != Place::Streamed && (b.part, b.offset + b.bytes) == (p.part, p.offset));
+                let joins = before.is_some_and(|b| {
+                    matches!(b.place, Place::Resident(_)) && (b.part, b.offset + b.bytes) == (p.part, p.offset)
+                });
                 at = if joins { at } else { at.next_multiple_of(PAD) };
                 *place = at;
                 at += p.bytes;
@@ -199,7 +261,13 @@ impl ResidencyPlan {
             order.extend(pieces.iter().enumerate().skip(first).take_while(of_tensor).map(|(i, _)| i as u32));
         }
         let streamed = |i: &&u32| pieces[**i as usize].place == Place::Streamed;
-        let streamed_bytes = order.iter().filter(streamed).map(|i| pieces[*i as usize].bytes).sum();
+        let streamed_bytes: u64 = order.iter().filter(streamed).map(|i| pieces[*i as usize].bytes).sum();
+        // As if all experts were chosen equally often; in truth it is less.
+        let on_demand = pieces.iter().filter(|p| p.place == Place::OnDemand).count() as f64;
+        let of_a_token: u64 =
+            visits.iter().filter(|v| matches!(v.access, Access::Experts { .. })).map(|v| v.of_a_token().bytes()).sum();
+        let missed = of_a_token as f64 * (1.0 - f64::from(experts.slots) / on_demand.max(1.0)).max(0.0);
+        let streamed_bytes = streamed_bytes + missed as u64;
         let arena_bytes = at.next_multiple_of(ALIGN);
         ResidencyPlan {
             shape,
@@ -211,6 +279,7 @@ impl ResidencyPlan {
             pieces,
             order,
             arena_bytes,
+            experts,
         }
     }
 }
@@ -224,6 +293,8 @@ enum Class {
     Often,
     Short,
     Rest,
+    /// Parts of it, as a router says.
+    Expert,
     /// Read by row only.
     Never,
 }
@@ -244,28 +315,21 @@ fn cut(visits: &[Visit], piece: u64) -> Vec<Cut> {
         let key = (t.part, t.offset);
         let made = seen.entry(key).or_insert_with(|| {
             let first = all.len();
-            let row = t.row_bytes() as u64;
-            let count = t.bytes().div_ceil(piece).clamp(1, u64::from(t.rows));
-            let mut done = 0;
-            for i in 1..=count {
-                // Nearly equal numbers of rows, whole tiles of the kernels where there are enough; below 2^32 each.
-                let upto = u64::from(t.rows) * i / count;
-                let upto = if i < count && u64::from(t.rows) >= count * TILE { upto / TILE * TILE } else { upto };
-                let p = Piece {
-                    part: t.part,
-                    offset: t.offset + done * row,
-                    bytes: (upto - done) * row,
-                    place: Place::Streamed,
-                    by_row: false,
-                };
-                all.push(Cut { piece: p, class: Class::Never });
-                done = upto;
+            match v.access {
+                Access::Experts { count, .. } => {
+                    let rows = t.rows / count.max(1);
+                    for expert in 0..count {
+                        cut_rows(&t.slice(expert * rows..(expert + 1) * rows), piece, Place::OnDemand, &mut all);
+                    }
+                }
+                _ => cut_rows(t, piece, Place::Streamed, &mut all),
             }
             first..all.len()
         });
         let visits = whole.entry(key).or_insert(0);
         *visits += u32::from(v.access == Access::Whole);
         let class = match () {
+            () if matches!(v.access, Access::Experts { .. }) => Class::Expert,
             () if *visits == 0 => Class::Never,
             () if t.bytes() <= TINY.min(piece / 4) => Class::Tiny,
             () if *visits > 1 => Class::Often,
@@ -278,6 +342,34 @@ fn cut(visits: &[Visit], piece: u64) -> Vec<Cut> {
         }
     }
     all
+}
+
+/// Adds the pieces of `t`.
+fn cut_rows(t: &TensorRef, piece: u64, place: Place, all: &mut Vec<Cut>) {
+    let row = t.row_bytes() as u64;
+    let count = t.bytes().div_ceil(piece).clamp(1, u64::from(t.rows.max(1)));
+    let mut done = 0;
+    for i in 1..=count {
+        // Nearly equal numbers of rows, whole tiles of the kernels where there are enough; below 2^32 each.
+        let upto = u64::from(t.rows) * i / count;
+        let upto = if i < count && u64::from(t.rows) >= count * TILE { upto / TILE * TILE } else { upto };
+        let (offset, bytes) = (t.offset + done * row, (upto - done) * row);
+        let piece = Piece { part: t.part, offset, bytes, place, by_row: false };
+        all.push(Cut { piece, class: Class::Never });
+        done = upto;
+    }
+}
+
+/// Layers with experts, and the most pieces that one of them has. A layer's matrices of experts come together.
+fn expert_layers(visits: &[Visit], cut: &[Cut]) -> (u32, usize) {
+    let pieces = |t: &TensorRef| {
+        let inside = |c: &&Cut| c.piece.part == t.part && (t.offset..t.offset + t.bytes()).contains(&c.piece.offset);
+        cut.iter().filter(inside).count()
+    };
+    let stacks = visits.iter().filter(|v| matches!(v.access, Access::Experts { .. }) && v.tensor.present());
+    let counts: Vec<usize> = stacks.map(|v| pieces(&v.tensor)).collect();
+    let layers = counts.chunks(3).map(|c| c.iter().sum()).max().unwrap_or(0);
+    (counts.len().div_ceil(3) as u32, layers)
 }
 
 /// Makes pieces of `class` resident, within `left` bytes, the same share all along the pass; returns the bytes taken.

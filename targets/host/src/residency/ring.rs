@@ -40,6 +40,10 @@ pub struct Figures {
     pub restarts: u64,
     /// Time that the forward pass waited for a piece.
     pub waiting: Duration,
+    /// Pieces of experts that routers chose, and how many of them were in the cache.
+    pub chosen: u64,
+    /// See `chosen`.
+    pub kept: u64,
 }
 
 pub(crate) struct Ring {
@@ -199,7 +203,7 @@ impl Ring {
             let Piece { part, offset, bytes, place, .. } = self.pieces[index];
             self.steps[slot] = step;
             self.begun += 1;
-            self.had[index] = place != Place::Streamed;
+            self.had[index] = matches!(place, Place::Resident(_));
             self.next = self.needed_from(step + 1);
             self.reader.begin(slot, Request { part, offset, bytes }, buffer);
         }

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// System calls that may fail in a row, with a pause after each, before this way of reading is given up.
 const TRIES: u32 = 1000;
 
+/// Reads under way at once, at most.
+pub(crate) const QUEUE: usize = 1024;
+
 pub(crate) struct Uring {
     ring: IoUring,
     /// By slot. A buffer that is here may be written to by the kernel.
@@ -31,12 +34,13 @@ struct Flight {
 }
 
 impl Uring {
-    /// A queue for reads into `buffers`, of which number `i` is for slot `i`.
+    /// A queue for reads into `buffers`, of which number `i` is for slot `i`, at most [`QUEUE`] at once.
     ///
     /// # Errors
     /// The kernel has none, or this process may not have one.
     pub(crate) fn new(buffers: &mut [Buffer], files: Arc<Files>) -> io::Result<Uring> {
-        let entries = u32::try_from(buffers.len().next_power_of_two()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let entries =
+            u32::try_from(buffers.len().min(QUEUE).next_power_of_two()).map_err(|_| io::ErrorKind::InvalidInput)?;
         // Completions wait for the next system call or tick of the computing thread instead of interrupting it. Kernels
         // before 5.19 do not know that.
         let ring = IoUring::builder().setup_coop_taskrun().build(entries).or_else(|_| IoUring::new(entries))?;
