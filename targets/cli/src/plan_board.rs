@@ -150,7 +150,7 @@ fn measured(opened: &Opened, setup: &Setup, model: &Model, streamed: u64) -> Don
     let (mut storage, mut words) = (f64::INFINITY, String::new());
     if let Some(file) = opened.file {
         storage = if streamed == 0 {
-            storage_speed(file, STORAGE_TIME, &mut |_| ()).map_err(failed)?
+            storage_speed(file, u64::MAX, STORAGE_TIME, &mut |_| ()).map_err(failed)?
         } else {
             // Where computing takes longer than reading, this is computing.
             streaming_speed(&setup.kernels, &team, &visits, streamed, file, bytes, decode, STORAGE_TIME)
