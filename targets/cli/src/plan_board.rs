@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How long storage is measured.
-const STORAGE_TIME: Duration = Duration::from_secs(1);
+const STORAGE_TIME: Duration = Duration::from_secs(2);
 
 /// Where a model is to run.
 pub struct Place {
@@ -149,16 +149,15 @@ fn measured(opened: &Opened, setup: &Setup, model: &Model, streamed: u64) -> Don
     let reads = read_bandwidth(&team, bytes);
     let (mut storage, mut words) = (f64::INFINITY, String::new());
     if let Some(file) = opened.file {
-        let alone = storage_speed(file, STORAGE_TIME, &mut |_| ()).map_err(failed)?;
-        words = format!(", storage {:.2} GB/s", alone / 1e9);
-        storage = alone;
-        if streamed > 0 {
-            let both = streaming_speed(&setup.kernels, &team, &visits, streamed, file, bytes, decode, STORAGE_TIME)
-                .map_err(failed)?;
+        storage = if streamed == 0 {
+            storage_speed(file, u64::MAX, STORAGE_TIME, &mut |_| ()).map_err(failed)?
+        } else {
             // Where computing takes longer than reading, this is computing.
-            words += &format!(", {:.2} while computing", both / 1e9);
-            storage = both.min(alone);
-        }
+            streaming_speed(&setup.kernels, &team, &visits, streamed, file, bytes, decode, STORAGE_TIME)
+                .map_err(failed)?
+        };
+        let when = if streamed == 0 { "" } else { " while computing" };
+        words = format!(", storage {:.2} GB/s{when}", storage / 1e9);
     }
     term::say(&format!(
         "measured: memory {:.1} GB/s, kernels over weights {:.1} GB/s{words}",

@@ -91,20 +91,27 @@ impl fmt::Display for Way {
     }
 }
 
-/// Speed of the storage that `model` lies on, in bytes per second: its first file is read as weights are streamed, in
-/// the same lengths and as many at once, for at least `time` (and one round of the file at least). After each piece
+/// Speed of the storage that `model` lies on, in bytes per second: the beginning of its first file, `bytes` long, is read
+/// as weights are streamed, in the same lengths and as many at once, over and over for at least `time`, once at least
+/// (what is between a system and its storage may keep what was read before). After each piece
 /// `meanwhile` is given its bytes: what it does takes place while the next pieces are read, as computing does.
 ///
 /// # Errors
 /// No memory, or storage fails.
-pub fn storage_speed(model: &ModelFile, time: Duration, meanwhile: &mut dyn FnMut(&[u8])) -> io::Result<f64> {
+pub fn storage_speed(
+    model: &ModelFile,
+    bytes: u64,
+    time: Duration,
+    meanwhile: &mut dyn FnMut(&[u8]),
+) -> io::Result<f64> {
     const COLS: u32 = 16 << 10;
-    let bytes = model.parts().first().map_or(0, |p| p.bytes().len() as u64).min(1 << 30);
+    let whole = model.parts().first().map_or(0, |p| p.bytes().len() as u64);
+    let bytes = bytes.min(whole).min(1 << 30);
     // As if it were one matrix of 64 KiB rows in F32.
     let rows = (bytes / (u64::from(COLS) * 4)).max(1) as u32;
     let cols = if bytes < u64::from(COLS) * 4 { (bytes / 4) as u32 } else { COLS };
     let visit = Visit { tensor: TensorRef { offset: 0, rows, cols, format_id: 0, part: 0 }, access: Access::Whole };
-    let plan = |budget| ResidencyPlan::with_shape(&[visit], budget, Shape::for_model(bytes));
+    let plan = |budget| ResidencyPlan::with_shape(&[visit], budget, Shape::for_model(whole));
     let least = plan(0).err().map_or(0, |e| e.minimum);
     let plan = plan(least).map_err(io::Error::other)?;
     let speed = Residency::open(&plan, model)?.read(time, meanwhile).map_err(io::Error::other)?;

@@ -1,6 +1,7 @@
 //! What this process has used so far, by the kernel's own accounting, and the state of the processor it runs on.
 
 use crate::sys::{Cgroup, Root, field_of};
+use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -162,8 +163,14 @@ impl Clock {
 
     /// Asks a Raspberry Pi's `vcgencmd` where the files do not tell the whole word (it starts that program; not for
     /// the middle of a measurement).
-    pub fn ask_firmware(mut self) -> Clock {
-        let told = std::process::Command::new("vcgencmd").arg("get_throttled").output().ok();
+    pub fn ask_firmware(self) -> Clock {
+        self.ask("vcgencmd".as_ref())
+    }
+
+    /// The same of the program at this path.
+    fn ask(mut self, vcgencmd: &OsStr) -> Clock {
+        // It says `throttled=0x50005`, or on a machine that has the program but not the hardware, an error.
+        let told = std::process::Command::new(vcgencmd).arg("get_throttled").output().ok();
         let word = told.and_then(|o| parse_hex(String::from_utf8_lossy(&o.stdout).trim().strip_prefix("throttled=")?));
         if let Some(word) = word {
             self.throttled = Some(pi_flags(word));
@@ -323,6 +330,33 @@ mod tests {
             fake(&[("sys/class/hwmon/hwmon1/name", "rpi_volt"), ("sys/class/hwmon/hwmon1/in0_lcrit_alarm", "0")]);
         assert_eq!(Clock::read(&root).throttled, Some(vec![]));
         assert_eq!(Clock::read(&fake(&[]).1), Clock::default());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn asks_the_firmware() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("vcgencmd");
+        let ask = |says: &str| {
+            // As the real one, it knows its word by the first argument.
+            std::fs::write(&program, format!("#!/bin/sh\n[ \"$1\" = get_throttled ] && {says}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let known = Clock { throttled: Some(vec!["by the files"]), ..Clock::default() };
+            known.ask(program.as_os_str()).throttled.unwrap()
+        };
+        // The words that Raspberry Pi's documentation explains.
+        assert_eq!(ask("echo throttled=0x0"), [""; 0]);
+        let all = ["under-voltage", "throttled", "under-voltage has occurred", "throttling has occurred"];
+        assert_eq!(ask("echo throttled=0x50005"), all);
+        let heat = ["soft temperature limit", "soft temperature limit was reached"];
+        assert_eq!(ask("echo throttled=0x80008"), heat);
+        assert_eq!(ask("echo throttled=0xe0000").len(), 3);
+        // A Pi that will not say, and no such program: what the files told stays.
+        assert_eq!(ask("echo VCHI initialization failed; exit 255"), ["by the files"]);
+        assert_eq!(ask("echo 'error=1 error_msg=\"Command not registered\"'"), ["by the files"]);
+        let nobody = Clock::default().ask(dir.path().join("missing").as_os_str());
+        assert_eq!(nobody.throttled, None);
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub fn streaming_speed(
     let share = trial.speed()? / decode * pass_bytes(visits) as f64 / streamed.max(1) as f64;
     let mut due = 0.0;
     let mut failed = None;
-    let speed = storage_speed(model, time, &mut |piece| {
+    let speed = storage_speed(model, streamed.max(32 << 20), time, &mut |piece| {
         due += piece.len() as f64 * share;
         while due > 0.0 && failed.is_none() {
             match trial.step() {

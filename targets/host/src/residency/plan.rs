@@ -508,13 +508,13 @@ mod tests {
         // Visited twice: kept before what is visited once.
         let (a, b) = (tensor(0, 1000, 1024), tensor(2_000_000, 1000, 1024));
         let whole = |tensor| Visit { tensor, access: Access::Whole };
-        let plan = ResidencyPlan::new(&[whole(a), whole(b), whole(b)], 2_500_000).unwrap();
+        let plan = ResidencyPlan::new(&[whole(a), whole(b), whole(b)], 3_000_000).unwrap();
         let kept =
             |offset| plan.pieces.iter().filter(move |p| p.offset >= offset).filter(|p| p.place != Place::Streamed);
         assert_eq!(kept(2_000_000).map(|p| p.bytes).sum::<u64>(), b.bytes());
         // One row longer than a piece.
         let long = TensorRef { offset: 0, rows: 3, cols: 1 << 20, format_id: 0, part: 0 };
-        let plan = ResidencyPlan::new(&[whole(long)], 64 << 20).unwrap();
+        let plan = ResidencyPlan::new(&[whole(long)], 128 << 20).unwrap();
         assert!(plan.buffer_bytes > 4 << 20);
         // Sizes that no file has.
         let absurd = TensorRef { offset: 1 << 40, rows: u32::MAX, cols: 1 << 30, format_id: 8, part: 9 };
