@@ -104,7 +104,10 @@ impl ExpertCache {
                 for piece in first..first + inside {
                     self.counts[piece] = self.counts[piece].saturating_add(1);
                     self.figures.chosen += 1;
-                    self.figures.kept += u64::from(self.slot_of[piece] != NONE);
+                    if let Some(slot) = self.slots.get_mut(self.slot_of[piece] as usize) {
+                        slot.needed = self.choice;
+                        self.figures.kept += 1;
+                    }
                     if self.queue.len() < self.queue.capacity() {
                         self.queue.push(piece as u32);
                     }
@@ -124,26 +127,18 @@ impl ExpertCache {
     /// # Errors
     /// The system's error number; the piece can be asked for again.
     pub(crate) fn take(&mut self, piece: u32, pieces: &[Piece]) -> Result<(usize, usize), i32> {
-        self.current = usize::MAX;
-        // What failed for an earlier choice is tried again.
-        if let Some(slot) = self.slots.get_mut(self.slot_of[piece as usize] as usize)
-            && slot.needed != self.choice
-            && matches!(slot.state, State::Failed(..))
+        // A long piece is asked for stretch by stretch: until another one is, it must not be thrown out.
+        if let Some(slot) = self.slots.get(self.current).filter(|s| s.piece == piece)
+            && let State::Full(_, start) = slot.state
         {
-            if let State::Failed(buffer, _) = std::mem::replace(&mut slot.state, State::Moving) {
-                (slot.state, slot.piece) = (State::Free(buffer), NONE);
-            }
-            self.slot_of[piece as usize] = NONE;
+            return Ok((self.current, start));
         }
-        if self.slot_of[piece as usize] == NONE && !self.queue[self.next.min(self.queue.len())..].contains(&piece) {
-            // Nobody said that it would come.
-            self.choice += 1;
-            self.queue.clear();
-            self.queue.push(piece);
-            self.next = 0;
-        }
-        let mut since = None;
+        self.current = usize::MAX;
+        let (mut since, mut again) = (None, true);
         loop {
+            if self.slot_of[piece as usize] == NONE && !self.queue[self.next.min(self.queue.len())..].contains(&piece) {
+                self.read_next(piece);
+            }
             self.advance(pieces);
             let at = self.slot_of[piece as usize] as usize;
             if let Some(slot) = self.slots.get_mut(at) {
@@ -159,6 +154,10 @@ impl ExpertCache {
                     State::Failed(buffer, errno) => {
                         (slot.state, slot.piece) = (State::Free(buffer), NONE);
                         self.slot_of[piece as usize] = NONE;
+                        // Begun before it was asked for, maybe in a pass before this one: that says nothing of now.
+                        if std::mem::take(&mut again) {
+                            continue;
+                        }
                         return Err(errno);
                     }
                     other => slot.state = other,
@@ -172,6 +171,23 @@ impl ExpertCache {
                     self.slots.iter_mut().for_each(|s| s.needed = 0);
                 }
                 None => return Err(libc::EIO),
+            }
+        }
+    }
+
+    /// Puts a piece first that nobody said would come, or that has to be read again.
+    fn read_next(&mut self, piece: u32) {
+        match self.next.checked_sub(1) {
+            // In place of one that is past: the rest of the layer stays as it is.
+            Some(past) if past < self.queue.len() => {
+                self.queue[past] = piece;
+                self.next = past;
+            }
+            _ => {
+                self.choice += 1;
+                self.queue.clear();
+                self.queue.push(piece);
+                self.next = 0;
             }
         }
     }
