@@ -9,7 +9,7 @@ use crate::text::Text;
 use crate::{bench_limit, term};
 use drupe_host::limit::Limit;
 use drupe_host::map::ModelFile;
-use drupe_host::residency::{Visit, decode_speed, visits};
+use drupe_host::residency::{Visit, decode_speed, storage_speed, visits};
 use drupe_host::usage::{Clock, Usage};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -47,6 +47,8 @@ pub struct Measured {
     /// Storage's speed between the runs in bytes per second, if weights are streamed, and what measuring it read.
     pub storage: Option<f64>,
     pub storage_bytes: u64,
+    /// Share of the experts chosen that were in memory.
+    pub experts_kept: Option<f64>,
 }
 
 impl Measured {
@@ -108,6 +110,11 @@ pub fn run(args: &BenchArgs) -> Done {
     let streamed = loaded.streamed.as_ref().map_or(0, |plan| plan.streamed_bytes);
     // The weights have been measured; what follows takes memory of its own.
     loaded.weights = Source::Memory(drupe::InMemory::new(&[]));
+    if let (true, true, Some(file)) = (streamed > 0, document["storage_gb_s"].is_null(), loaded.opened.file) {
+        // Only experts come from storage, and to read others would have thrown out those that were kept.
+        let speed = storage_speed(file, u64::MAX, STORAGE, &mut |_| ()).map_err(failed)?;
+        document["storage_gb_s"] = json!(speed / 1e9);
+    }
     let mapped = if streamed == 0 { loaded.opened.parts } else { &[] };
     let room = room();
     let visits = visits(loaded.session.model());
@@ -161,14 +168,14 @@ pub fn add_warm(document: &mut Value, warm: Value) {
 
 /// Adds what the machine could do: its memory's and its kernels' speeds in bytes per second.
 pub fn add_machine(document: &mut Value, bandwidth: f64, kernels: f64, visits: &[Visit]) {
-    use drupe_host::residency::{Expected, Speeds, pass_bytes};
+    use drupe_host::residency::{Expected, Speeds};
     let number = |v: &Value| v.as_f64().unwrap_or(0.0);
     let measured = number(&document["decode"]["tok_s"]);
     document["read_bandwidth_gb_s"] = json!(bandwidth / 1e9);
     document["bandwidth_used"] = json!(number(&document["bytes_per_token"]) * measured / bandwidth);
     let storage = document["storage_gb_s"].as_f64().map_or(f64::INFINITY, |s| s * 1e9);
     let streamed = document["streamed"]["per_token_bytes"].as_u64().unwrap_or(0);
-    let expected = Expected::of(pass_bytes(visits), streamed, &Speeds { decode: kernels, storage });
+    let expected = Expected::of_pass(visits, streamed, &Speeds { decode: kernels, storage });
     document["expected"] = json!({
         "tok_s": expected.speed(), "compute_ms": expected.compute * 1e3, "storage_ms": expected.storage * 1e3,
         "reached": measured / expected.speed(),
@@ -251,5 +258,12 @@ fn measure(args: &BenchArgs, loaded: &mut Loaded) -> Done<Measured> {
         clocks,
         storage: (!storage.is_empty()).then(|| median(&storage)),
         storage_bytes,
+        experts_kept: match &loaded.weights {
+            Source::Streamed(weights) => {
+                let f = weights.figures();
+                (f.chosen > 0).then(|| f.kept as f64 / f.chosen as f64)
+            }
+            Source::Memory(_) => None,
+        },
     })
 }

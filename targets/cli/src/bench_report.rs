@@ -9,12 +9,17 @@ use drupe_host::limit::Limit;
 use drupe_host::usage::{Usage, cpu_name};
 use serde_json::{Value, json};
 
-/// Bytes of weights that one decoded token reads: every matrix once, of an embedding that is not also the output one row.
+/// Bytes of weights that one decoded token reads: every matrix once, of an embedding that is not also the output one row,
+/// of experts those that it takes.
 fn bytes_per_token(loaded: &Loaded) -> u64 {
     let gguf = &loaded.opened.gguf;
     let tied = gguf.tensor("output.weight").is_none();
     let read = |t: &drupe::gguf::TensorInfo| match t.name {
         "token_embd.weight" if !tied => t.bytes / t.dims[1].max(1),
+        name if name.ends_with("_exps.weight") => {
+            let (used, count) = loaded.plan.recipe.experts.map_or((1, 1), |e| (e.used, e.count));
+            t.bytes / u64::from(count) * u64::from(used)
+        }
         _ => t.bytes,
     };
     gguf.tensors().map(|t| read(&t)).sum()
@@ -42,6 +47,7 @@ pub fn report(args: &BenchArgs, loaded: &Loaded, m: &Measured, used: &Usage) -> 
         "start": { "cold": null, "warm": null },
         "streamed": loaded.streamed.as_ref().map(|s| json!({
             "resident_bytes": s.resident_bytes, "per_token_bytes": s.streamed_bytes, "buffers_bytes": s.total_bytes,
+            "experts_kept": m.experts_kept,
         })),
         "latency_ms": {
             "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "max": latency.max, "jitter": latency.jitter,
@@ -137,6 +143,9 @@ pub fn table(d: &Value) -> String {
                 bytes(&streamed["per_token_bytes"])
             ),
         );
+        if let Some(kept) = streamed["experts_kept"].as_f64() {
+            row("experts", format!("{:.0}% of those chosen were in memory", 100.0 * kept));
+        }
     }
     row("page faults", format!("{} minor, {} major", count(&d["faults"]["minor"]), count(&d["faults"]["major"])));
     row("read from storage", bytes(&d["storage_read_bytes"]));

@@ -4,7 +4,7 @@
 //! of the decode kernels over all weights, at the speed that they reach over a matrix too large for the caches: that
 //! is memory's speed where memory binds, and the processor's where it does not.
 
-use super::{Visit, storage_speed};
+use super::{Access, Visit, storage_speed};
 use crate::map::ModelFile;
 use drupe::Team;
 use drupe::quant::act::{ActKind, Acts};
@@ -29,18 +29,27 @@ pub struct Expected {
     pub compute: f64,
     /// Reading what is not resident.
     pub storage: f64,
+    /// Whether the two go on at the same time. Experts can be read only when a router has chosen them.
+    pub at_once: bool,
 }
 
 impl Expected {
     /// For a pass that computes with `weights` bytes ([`pass_bytes`]) of which it reads `streamed` from storage
     /// ([`super::ResidencyPlan::streamed_bytes`]).
     pub fn of(weights: u64, streamed: u64, speeds: &Speeds) -> Expected {
-        Expected { compute: weights as f64 / speeds.decode, storage: streamed as f64 / speeds.storage }
+        let (compute, storage) = (weights as f64 / speeds.decode, streamed as f64 / speeds.storage);
+        Expected { compute, storage, at_once: true }
+    }
+
+    /// The same for a pass of these `visits`.
+    pub fn of_pass(visits: &[Visit], streamed: u64, speeds: &Speeds) -> Expected {
+        let experts = visits.iter().any(|v| matches!(v.access, Access::Experts { .. }));
+        Expected { at_once: !experts, ..Expected::of(pass_bytes(visits), streamed, speeds) }
     }
 
     /// Tokens per second.
     pub fn speed(&self) -> f64 {
-        1.0 / self.compute.max(self.storage)
+        1.0 / if self.at_once { self.compute.max(self.storage) } else { self.compute + self.storage }
     }
 }
 
@@ -272,7 +281,6 @@ fn made_up(bytes: usize) -> io::Result<MmapMut> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::residency::Access;
     use drupe::weights::TensorRef;
 
     #[test]
