@@ -2,7 +2,7 @@
 
 use super::blocks::{Block32, Block256};
 use super::cpu::{Bytes32, Cpu, Offsets, four, load32};
-use super::dotprod::{SPREAD, rows_of_q4_k, rows_of_q8_0, spread};
+use super::dotrows::{SPREAD, rows_of_q4_k, rows_of_q8_0, spread};
 use super::float::four_scales;
 use crate::act::Acts;
 use crate::share::OutTile;
@@ -173,7 +173,8 @@ pub(super) unsafe fn matvec_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out:
     let out = out.row_mut(0);
     let (fours, out) =
         if C::DOT && B::BYTES == 144 && blocks > 0 { out.as_chunks_mut::<4>() } else { (&mut [][..], out) };
-    let (pairs, rest) = out.as_chunks_mut::<2>();
+    // Without the dot product the registers hold no more than one row's sums.
+    let (pairs, rest) = if C::DOT { out.as_chunks_mut::<2>() } else { (&mut [][..], out) };
     // SAFETY: `w` holds `blocks` whole blocks for each row of `out`, the record as many activations.
     unsafe {
         let mut p = w.as_ptr();
@@ -183,17 +184,12 @@ pub(super) unsafe fn matvec_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out:
             p = p.add(4 * row_bytes);
         }
         for out in pairs {
-            if C::DOT || B::SUB == 32 {
-                *out = rows_256::<C, B, 2>([p, p.add(row_bytes)], token, blocks);
-            } else {
-                // More would not fit the registers.
-                [out[0]] = rows_256::<C, B, 1>([p], token, blocks);
-                [out[1]] = rows_256::<C, B, 1>([p.add(row_bytes)], token, blocks);
-            }
+            *out = rows_256::<C, B, 2>([p, p.add(row_bytes)], token, blocks);
             p = p.add(2 * row_bytes);
         }
         for out in rest {
             [*out] = rows_256::<C, B, 1>([p], token, blocks);
+            p = p.add(row_bytes);
         }
     }
 }
