@@ -122,8 +122,8 @@ pub(super) unsafe fn rows_of_q8_0(rows: [*const u8; 4], a: *const i8, d_a: *cons
 }
 
 /// The head of one row's block of Q4_K: sets its running sum `$run` to zero, the steps of its scales `$first` and `$last`,
-/// `$sum` to the products of the minima, and lane `$row` of v20 to `d · d_a`, of v2 to `dmin · d_a`. In v22 to v25 is
-/// `HEAD_4_5`, in v26 are the sums of the activations, in v27 is `d_a`.
+/// `$sum` to the products of the minima, and lane `$row` of v20 to `d` and `dmin` as they lie. In v22 to v25 is
+/// `HEAD_4_5`, in v26 are the sums of the activations.
 macro_rules! head_of_q4_k {
     ($row:literal $sum:literal $run:literal $first:literal $last:literal) => {
         concat!(
@@ -132,10 +132,9 @@ macro_rules! head_of_q4_k {
             "}], #16\nmovi v",
             $run,
             ".2d, #0\n",
-            "tbl v29.16b, {{v28.16b}}, v22.16b\nfcvtl v28.4s, v28.4h\n",
+            "tbl v29.16b, {{v28.16b}}, v22.16b\n",
             "ext v30.16b, v29.16b, v29.16b, #12\nushl v29.16b, v29.16b, v23.16b\n",
             "ushr v30.16b, v30.16b, #2\nand v29.16b, v29.16b, v24.16b\nbit v29.16b, v30.16b, v25.16b\n",
-            "fmul v28.4s, v28.4s, v27.4s\n",
             "ext v30.8b, v29.8b, v",
             $run,
             ".8b, #1\nusubl v30.8h, v29.8b, v30.8b\n",
@@ -151,9 +150,7 @@ macro_rules! head_of_q4_k {
             ".4s, v29.8h, v26.8h\n",
             "mov v20.s[",
             $row,
-            "], v28.s[0]\nmov v2.s[",
-            $row,
-            "], v28.s[1]\n"
+            "], v28.s[0]\n"
         )
     };
 }
@@ -245,6 +242,12 @@ pub(super) unsafe fn rows_of_q4_k(
             head_of_q4_k!("1" "9" "5" "13" "17"),
             head_of_q4_k!("2" "10" "6" "14" "18"),
             head_of_q4_k!("3" "11" "7" "15" "19"),
+            "fcvtl v2.4s, v20.4h",
+            "fcvtl2 v28.4s, v20.8h",
+            "uzp1 v20.4s, v2.4s, v28.4s",
+            "uzp2 v2.4s, v2.4s, v28.4s",
+            "fmul v20.4s, v20.4s, v27.4s",
+            "fmul v2.4s, v2.4s, v27.4s",
             join_four!(),
             "fmla v1.4s, v8.4s, v2.4s",
             pairs_of_q4_k!("mul" "12" "13" "14" "15" "0" "1"),
