@@ -1,7 +1,7 @@
 //! The block formats, unpacked into vectors of int8. Their bytes are drawn in [`crate::format`].
 
 use super::cpu::{Bytes32, four, two};
-use super::float::scale_at;
+use super::float::widen;
 use crate::oracle::IQ4_VALUES;
 use core::arch::aarch64::*;
 
@@ -36,8 +36,19 @@ pub(super) trait Block256 {
     /// Whether sub-blocks have minima.
     const MINS: bool;
 
+    /// What [`Block256::wide`] is too large by.
+    const WIDE_OFFSET: i32 = Self::OFFSET;
+    /// One over what it is multiplied by.
+    const WIDE_UNIT: f32 = 1.0;
+
     /// Elements `32j..32j + 32`, plus `OFFSET`.
     unsafe fn q(block: *const u8, j: usize) -> Bytes32;
+    /// The same as any int8, where that is cheaper.
+    #[inline(always)]
+    unsafe fn wide(block: *const u8, j: usize) -> Bytes32 {
+        // SAFETY: the same.
+        unsafe { Self::q(block, j) }
+    }
     /// What scales them.
     unsafe fn head(block: *const u8) -> Head;
 }
@@ -45,11 +56,11 @@ pub(super) trait Block256 {
 /// A super-block's scales: an element is `d · scales[s] · q − dmin · mins[s]`.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
-    pub d: f32,
-    pub dmin: f32,
-    /// One i8 for each sub-block.
+    /// `d` and `dmin`, with two others behind them.
+    pub factors: float32x4_t,
+    /// One i8 for each sub-block, in the low half where there are eight.
     pub scales: int8x16_t,
-    /// One for each sub-block, 0 to 63.
+    /// One for each sub-block, 0 to 63, likewise.
     pub mins: int8x16_t,
 }
 
@@ -159,34 +170,29 @@ unsafe fn bit_plane(bits: *const u8, j: usize, to: i8) -> [uint8x16_t; 2] {
     }
 }
 
-/// The 6-bit scales and minima of Q4_K and Q5_K: byte `s` of the two results, `s` in 0..8.
-#[inline(always)]
-unsafe fn scales_and_mins(p: *const u8) -> [u64; 2] {
-    const LOW6: u32 = 0x3f3f_3f3f;
-    const LOW4: u32 = 0x0f0f_0f0f;
-    const HIGH2: u32 = 0x3030_3030;
-    // SAFETY: the caller gives 12 readable bytes.
-    let word = |i| unsafe { u32::from_le(p.add(i).cast::<u32>().read_unaligned()) };
-    let (a, b, c) = (word(0), word(4), word(8));
-    let scales = (c & LOW4) | ((a >> 2) & HIGH2);
-    let mins = ((c >> 4) & LOW4) | ((b >> 2) & HIGH2);
-    [u64::from(a & LOW6) | u64::from(scales) << 32, u64::from(b & LOW6) | u64::from(mins) << 32]
-}
+/// Where the words of a head of Q4_K or Q5_K are taken from, the shifts of their bytes, the bits that count, and those to
+/// come from the word before.
+pub(super) const HEAD_4_5: [[u8; 16]; 4] = [
+    [4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15],
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 252, 252, 252, 252],
+    [63, 63, 63, 63, 15, 15, 15, 15, 63, 63, 63, 63, 15, 15, 15, 15],
+    [0, 0, 0, 0, 48, 48, 48, 48, 0, 0, 0, 0, 48, 48, 48, 48],
+];
 
-/// Eight bytes in the low half.
-#[inline(always)]
-unsafe fn eight(x: u64) -> int8x16_t {
-    // SAFETY: baseline NEON.
-    unsafe { vreinterpretq_s8_u64(vcombine_u64(vcreate_u64(x), vcreate_u64(0))) }
-}
-
-/// The head of Q4_K and Q5_K.
+/// The head of Q4_K and Q5_K: `d`, `dmin`, and three words whose bytes are the first four scales, the first four minima
+/// and the low nibbles of the other four of each; their two high bits are those of the bytes before.
 #[inline(always)]
 unsafe fn head_4_5(b: *const u8) -> Head {
-    // SAFETY: the caller gives a whole block.
+    let [places, shifts, low_bits, high_bits] = &HEAD_4_5;
+    // SAFETY: the caller gives a whole block; the arrays are sixteen bytes.
     unsafe {
-        let [scales, mins] = scales_and_mins(b.add(4));
-        Head { d: scale_at(b), dmin: scale_at(b.add(2)), scales: eight(scales), mins: eight(mins) }
+        let head = load(b);
+        let words = vqtbl1q_u8(head, load(places.as_ptr()));
+        let low = vandq_u8(vshlq_u8(words, vreinterpretq_s8_u8(load(shifts.as_ptr()))), load(low_bits.as_ptr()));
+        let high = vshrq_n_u8::<2>(vextq_u8::<12>(words, words));
+        let both = vreinterpretq_s8_u8(vbslq_u8(load(high_bits.as_ptr()), high, low));
+        let factors = widen(vreinterpret_u16_u8(vget_low_u8(head)));
+        Head { factors, scales: both, mins: vextq_s8::<8>(both, both) }
     }
 }
 
@@ -194,7 +200,7 @@ unsafe fn head_4_5(b: *const u8) -> Head {
 #[inline(always)]
 unsafe fn plain(d: *const u8, scales: int8x16_t) -> Head {
     // SAFETY: the caller gives two readable bytes.
-    unsafe { Head { d: scale_at(d), dmin: 0.0, scales, mins: vdupq_n_s8(0) } }
+    unsafe { Head { factors: widen(vdup_n_u16(d.cast::<u16>().read_unaligned())), scales, mins: vdupq_n_s8(0) } }
 }
 
 /// The 6-bit scales of Q3_K, less 32.
@@ -254,7 +260,8 @@ macro_rules! block256 {
 
 block256!(Q2K, 84, sub: 16, narrow: true true, offset: 0, mins: true, |b, j| signed(two_bits(b.add(16), j)), {
     let [scales, mins] = signed(nibbles(load(b)));
-    Head { d: scale_at(b.add(80)), dmin: scale_at(b.add(82)), scales, mins }
+    let factors = vdup_n_u32(b.add(80).cast::<u32>().read_unaligned());
+    Head { factors: widen(vreinterpret_u16_u32(factors)), scales, mins }
 });
 
 // The third bit is stored inverted, as it were: where it is clear, 4 is taken off.
@@ -271,13 +278,90 @@ block256!(Q5K, 176, sub: 32, narrow: false false, offset: 0, mins: true, |b, j| 
     signed([vorrq_u8(low[0], high[0]), vorrq_u8(low[1], high[1])])
 }, head_4_5(b));
 
-block256!(Q6K, 210, sub: 16, narrow: false true, offset: 32, mins: false, |b, j| {
-    let (half, lane) = (j / 4, j % 4);
-    let ql = b.add(64 * half + 32 * (lane % 2));
-    let low = two!(|I| nibbles(load(ql.add(16 * I)))[lane / 2]);
-    let high = two_bits(b.add(128), j);
-    signed([vorrq_u8(low[0], vshlq_n_u8::<4>(high[0])), vorrq_u8(low[1], vshlq_n_u8::<4>(high[1]))])
-}, plain(b.add(208), vreinterpretq_s8_u8(load(b.add(192)))));
+/// `x ^ bits`. By `asm!`, like the next, because the compiler would do it anew behind each shift of `x`.
+#[inline(always)]
+unsafe fn flip(x: uint8x16_t, bits: uint8x16_t) -> uint8x16_t {
+    let y;
+    // SAFETY: baseline NEON; only registers are touched.
+    unsafe {
+        core::arch::asm!("eor {y:v}.16b, {x:v}.16b, {bits:v}.16b", y = lateout(vreg) y, x = in(vreg) x, bits = in(vreg) bits,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    y
+}
+
+/// The two high bits of `top`, then the six high ones of `low`.
+#[inline(always)]
+unsafe fn below_two_bits(top: uint8x16_t, low: uint8x16_t) -> uint8x16_t {
+    let mut y = top;
+    // SAFETY: baseline NEON; only registers are touched.
+    unsafe {
+        core::arch::asm!("sri {y:v}.16b, {low:v}.16b, #2", y = inout(vreg) y, low = in(vreg) low,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    y
+}
+
+/// Q6_K is written out for its second way to unpack.
+pub(super) struct Q6K;
+
+impl Q6K {
+    /// The 32 bytes with the low bits of elements `32j..32j + 32`, in their low nibbles for the first two `j` of four.
+    #[inline(always)]
+    unsafe fn low(b: *const u8, j: usize) -> [uint8x16_t; 2] {
+        // SAFETY: the caller gives a whole block and j < 8.
+        unsafe { two!(|I| load(b.add(64 * (j / 4) + 32 * (j % 2) + 16 * I))) }
+    }
+}
+
+impl Block256 for Q6K {
+    const BYTES: usize = 210;
+    const SUB: usize = 16;
+    const NARROW: bool = false;
+    const NARROW_PANEL: bool = true;
+    const OFFSET: i32 = 32;
+    const MINS: bool = false;
+    const WIDE_OFFSET: i32 = 0;
+    const WIDE_UNIT: f32 = 0.25;
+
+    #[inline(always)]
+    unsafe fn q(b: *const u8, j: usize) -> Bytes32 {
+        // SAFETY: the caller gives a whole block and j < 8.
+        unsafe {
+            let (low, high) = (Q6K::low(b, j), two_bits(b.add(128), j));
+            let low = if j % 4 < 2 { low } else { two!(|I| vshrq_n_u8::<4>(low[I])) };
+            signed(two!(|I| vsliq_n_u8::<4>(low[I], high[I])))
+        }
+    }
+
+    /// Four times the element: its two high bits, the upper one inverted, are at the top, its low nibble is below.
+    #[inline(always)]
+    unsafe fn wide(b: *const u8, j: usize) -> Bytes32 {
+        // SAFETY: the caller gives a whole block and j < 8.
+        unsafe {
+            let high = two!(|I| flip(load(b.add(128 + 32 * (j / 4) + 16 * I)), vdupq_n_u8(0xaa)));
+            let top = match j % 4 {
+                0 => two!(|I| vshlq_n_u8::<6>(high[I])),
+                1 => two!(|I| vshlq_n_u8::<4>(high[I])),
+                2 => two!(|I| vshlq_n_u8::<2>(high[I])),
+                _ => high,
+            };
+            let low = Q6K::low(b, j);
+            let low = if j % 4 < 2 {
+                two!(|I| vshlq_n_u8::<4>(low[I]))
+            } else {
+                two!(|I| vandq_u8(low[I], vdupq_n_u8(0xf0)))
+            };
+            signed(two!(|I| below_two_bits(top[I], low[I])))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn head(b: *const u8) -> Head {
+        // SAFETY: the caller gives a whole block.
+        unsafe { plain(b.add(208), vreinterpretq_s8_u8(load(b.add(192)))) }
+    }
+}
 
 block256!(Iq4Xs, 136, sub: 32, narrow: false false, offset: 0, mins: false,
     |b, j| lookup(nibbles(load(b.add(8 + 16 * j)))), plain(b, scales_iq4_xs(b.add(2), b.add(4))));

@@ -10,6 +10,7 @@
 //! [`DotProd`]: super::dotprod::DotProd
 //! [`I8mm`]: super::i8mm::I8mm
 
+use super::blocks::Block256;
 use core::arch::aarch64::*;
 
 /// An array made element by element, `$i` being a constant in each. (`core::array::map` is not reliably inlined.)
@@ -81,7 +82,17 @@ macro_rules! to_floats {
     };
 }
 
-pub(super) use {clear, four, tile_loop, to_floats, two};
+/// A loop unrolled, `$i` being a constant in each round.
+macro_rules! unrolled {
+    (|$i:ident| $($n:literal)*, $e:expr) => {
+        $({
+            const $i: usize = $n;
+            $e
+        })*
+    };
+}
+
+pub(super) use {clear, four, tile_loop, to_floats, two, unrolled};
 
 /// Where the f16 scales of blocks of 18 bytes lie.
 pub(super) const SCALE_PLACES: u64 = u64::from_le_bytes([0, 1, 18, 19, 36, 37, 54, 55]);
@@ -127,14 +138,19 @@ pub(super) trait Cpu: Copy {
     /// How often each scale stands in a panel, one after the other.
     const COPIES: usize;
 
-    /// Whether the registers hold the sums of eight rows by one token, else of four.
-    const EIGHT_ROWS: bool;
+    /// Whether the CPU adds four products at once, of any int8.
+    const DOT: bool;
 
     /// Sums of `q[i] · a[i]` over 32 elements, `i` in 0..4.
     unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t;
 
-    /// Sums of `q[i] · a[i]` over 16 elements, `i` in 0..4.
-    unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t;
+    /// `Σ_sub scale · Σ q · a` of one super-block of each of `R` rows in four partial sums, `q` being what
+    /// [`Block256::q`] gives, or [`Block256::wide`] with [`Cpu::DOT`].
+    unsafe fn dots_256<B: Block256, const R: usize>(
+        blocks: [*const u8; R],
+        scales: [int8x16_t; R],
+        a: *const i8,
+    ) -> [int32x4_t; R];
 
     /// Four blocks of 18 bytes (f16 scale, 16 bytes of nibbles) by 128 activations, a block in each lane: the sum of
     /// the products (nibbles from 0 to 15) less the offsets, times the blocks' scales and `scale`, added to `sum`. Moves

@@ -1,7 +1,9 @@
 //! NEON with the dot product instructions (Cortex-A76): four products at a time.
 
+use super::blocks::Block256;
 use super::cpu::{
-    Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, clear, four, join, tile_loop, to_floats, two,
+    Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, clear, four, join, load32, tile_loop, to_floats, two,
+    unrolled,
 };
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -26,16 +28,35 @@ unsafe fn sdot(sum: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
     sum
 }
 
-/// Rows' 4-byte words transposed: vector `w` holds word `w` of each row.
+/// Adds `x` times one lane of `y`. By `asm!`, because the compiler takes the lane out of what `y` was widened from.
 #[inline(always)]
-unsafe fn transpose_words(rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
+unsafe fn mla_lane<const LANE: usize>(sum: int32x4_t, x: int32x4_t, y: int32x4_t) -> int32x4_t {
+    let mut sum = sum;
+    // SAFETY: baseline NEON; only registers are touched.
+    unsafe {
+        asm!(
+            "mla {s:v}.4s, {x:v}.4s, {y:v}.s[{lane}]",
+            s = inout(vreg) sum, x = in(vreg) x, y = in(vreg) y, lane = const LANE,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// Each sub-block's scale less the next one's.
+#[inline(always)]
+unsafe fn steps_down<B: Block256>(scales: int8x16_t) -> [int32x4_t; 4] {
     // SAFETY: baseline NEON.
     unsafe {
-        let r = four!(|R| vreinterpretq_s32_s8(rows[R]));
-        let (a, b) = (vzip1q_s32(r[0], r[2]), vzip2q_s32(r[0], r[2]));
-        let (c, d) = (vzip1q_s32(r[1], r[3]), vzip2q_s32(r[1], r[3]));
-        let w = [vzip1q_s32(a, c), vzip2q_s32(a, c), vzip1q_s32(b, d), vzip2q_s32(b, d)];
-        four!(|W| vreinterpretq_s8_s32(w[W]))
+        if B::SUB == 32 {
+            let low = vget_low_s8(scales);
+            let steps = vsubl_s8(low, vext_s8::<1>(low, vdup_n_s8(0)));
+            let (first, last) = (vmovl_s16(vget_low_s16(steps)), vmovl_high_s16(steps));
+            return [first, last, first, last];
+        }
+        let next = vextq_s8::<1>(scales, vdupq_n_s8(0));
+        let (low, high) = (vsubl_s8(vget_low_s8(scales), vget_low_s8(next)), vsubl_high_s8(scales, next));
+        [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)]
     }
 }
 
@@ -109,7 +130,7 @@ macro_rules! sub_16 {
 impl Cpu for DotProd {
     const GROUPS: usize = 4;
     const COPIES: usize = 1;
-    const EIGHT_ROWS: bool = true;
+    const DOT: bool = true;
 
     #[inline(always)]
     unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t {
@@ -181,18 +202,47 @@ impl Cpu for DotProd {
     }
 
     #[inline(always)]
-    unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
-        // SAFETY: as for sdot.
-        unsafe { join(four!(|I| sdot(vdupq_n_s32(0), q[I], a[I]))) }
+    unsafe fn dots_256<B: Block256, const R: usize>(
+        blocks: [*const u8; R],
+        scales: [int8x16_t; R],
+        a: *const i8,
+    ) -> [int32x4_t; R] {
+        // Sums of products run on from sub-block to sub-block, S₀, S₁, …, instead of beginning at zero in each:
+        // Σ s · (S − S before) = Σ S · (s − s next).
+        // SAFETY: as for sdot; the caller gives whole blocks and 256 activations.
+        unsafe {
+            let zero = vdupq_n_s32(0);
+            let (mut runs, mut sums, mut steps) = ([zero; R], [zero; R], [[zero; 4]; R]);
+            for r in 0..R {
+                steps[r] = steps_down::<B>(scales[r]);
+            }
+            unrolled!(|J| 0 1 2 3 4 5 6 7, {
+                let a = load32(a.add(32 * J));
+                for r in 0..R {
+                    let q = B::wide(blocks[r], J);
+                    runs[r] = sdot(runs[r], q[0], a[0]);
+                    if B::SUB == 16 {
+                        sums[r] = mla_lane::<{ 2 * J % 4 }>(sums[r], runs[r], steps[r][J / 2]);
+                    }
+                    runs[r] = sdot(runs[r], q[1], a[1]);
+                    sums[r] = if B::SUB == 16 {
+                        mla_lane::<{ 2 * J % 4 + 1 }>(sums[r], runs[r], steps[r][J / 2])
+                    } else {
+                        mla_lane::<{ J % 4 }>(sums[r], runs[r], steps[r][J / 4])
+                    };
+                }
+            });
+            sums
+        }
     }
 
     #[inline(always)]
     unsafe fn pack(rows: [Bytes32; 4], panel: *mut i8) {
         // SAFETY: the caller gives 128 writable bytes.
         unsafe {
-            for (h, q) in two!(|H| four!(|R| rows[R][H])).into_iter().enumerate() {
-                let w = transpose_words(q);
-                vst1q_s8_x4(panel.add(64 * h), int8x16x4_t(w[0], w[1], w[2], w[3]));
+            // The rows' words of 4 bytes in turn.
+            for (h, q) in two!(|H| four!(|R| vreinterpretq_s32_s8(rows[R][H]))).into_iter().enumerate() {
+                vst4q_s32(panel.add(64 * h).cast(), int32x4x4_t(q[0], q[1], q[2], q[3]));
             }
         }
     }

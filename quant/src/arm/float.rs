@@ -3,7 +3,7 @@
 //! Baseline NEON. Sums run in four lanes of four accumulators, so their order differs from the scalar kernels';
 //! integers and stored values are theirs exactly.
 
-use super::cpu::SCALE_PLACES;
+use super::cpu::{SCALE_PLACES, four};
 use crate::act::{ActKind, record_parts};
 use crate::kernels::{KvFormat, RopeKind, Unary};
 use core::arch::aarch64::*;
@@ -38,7 +38,16 @@ pub(super) unsafe fn four_scales(p: *const u8, step: usize) -> float32x4_t {
         if step == 18 {
             return widen(vreinterpret_u16_u8(vqtbl4_u8(vld1q_u8_x4(p), vcreate_u8(SCALE_PLACES))));
         }
-        let at = |i| p.add(i * step).cast::<u16>();
+        f16_at(four!(|I| p.add(I * step)))
+    }
+}
+
+/// Four f16, one from each address, widened.
+#[inline(always)]
+pub(super) unsafe fn f16_at(p: [*const u8; 4]) -> float32x4_t {
+    // SAFETY: the caller gives 2 readable bytes at each.
+    unsafe {
+        let at = |i: usize| p[i].cast::<u16>();
         let d = vld1_lane_u16::<0>(at(0), vdup_n_u16(0));
         let d = vld1_lane_u16::<2>(at(2), vld1_lane_u16::<1>(at(1), d));
         widen(vld1_lane_u16::<3>(at(3), d))
@@ -256,7 +265,18 @@ fn normed(
             unsafe { vld1q_f32(four.as_ptr()) }
         }
     };
-    for (i, (x, o)) in x.chunks(4).zip(out.chunks_mut(4)).enumerate() {
+    let (x4, whole) = (x.as_chunks::<4>().0, x.len() / 4);
+    // SAFETY: sixteen bytes of each.
+    let load = |bytes: &[u8; 16]| unsafe { vreinterpretq_f32_u8(vld1q_u8(bytes.as_ptr())) };
+    let mut done = 0;
+    if let (Some(weight), true) = (weight.as_chunks::<16>().0.get(..whole), bias.is_empty()) {
+        for ((x, w), o) in x4.iter().zip(weight).zip(out.as_chunks_mut::<4>().0) {
+            // SAFETY: both are four floats.
+            unsafe { vst1q_f32(o.as_mut_ptr(), f(vld1q_f32(x.as_ptr()), load(w), vdupq_n_f32(0.0))) }
+        }
+        done = whole;
+    }
+    for (i, (x, o)) in x.chunks(4).zip(out.chunks_mut(4)).enumerate().skip(done) {
         let (w, b) = (read(weight, 4 * i, 1.0), read(bias, 4 * i, 0.0));
         match (x.first_chunk::<4>(), o.first_chunk_mut::<4>()) {
             // SAFETY: both are four floats.

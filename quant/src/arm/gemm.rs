@@ -7,7 +7,7 @@
 
 use super::blocks::{Block32, Block256};
 use super::cpu::{Blocks32, Bytes32, Cpu, by_lane, four, two};
-use super::float::scale_at;
+use super::float::f16_at;
 use crate::act::Acts;
 use crate::share::OutTile;
 use core::arch::aarch64::*;
@@ -147,7 +147,7 @@ unsafe fn gather(p: [*const f32; 4]) -> float32x4_t {
 #[inline(always)]
 unsafe fn centred(q: Bytes32, offset: i32) -> Bytes32 {
     // SAFETY: baseline NEON.
-    unsafe { two!(|I| vsubq_s8(q[I], vdupq_n_s8(offset as i8))) }
+    unsafe { two!(|I| if offset == 0 { q[I] } else { vsubq_s8(q[I], vdupq_n_s8(offset as i8)) }) }
 }
 
 /// Rows × tokens of the tile, for the formats of 32 elements. `scratch` is [`SCRATCH`] bytes aligned to 64.
@@ -191,11 +191,14 @@ unsafe fn pack_32<C: Cpu, B: Block32>(panel: &mut Panel32, g: usize, rows: [*con
             let at = b * C::GROUPS + g;
             let blocks = four!(|R| rows[R].add(b * B::BYTES));
             C::pack(four!(|R| centred(B::q(blocks[R]), B::OFFSET)), panel.q.as_mut_ptr().add(128 * at));
-            for (r, p) in blocks.into_iter().enumerate() {
-                panel.d[C::COPIES * (4 * at + r)..][..C::COPIES].fill(scale_at(p));
-                if let Some(m) = B::M {
-                    panel.m[4 * at + r] = scale_at(p.add(m));
-                }
+            let (d, to) = (f16_at(blocks), panel.d.as_mut_ptr().add(4 * C::COPIES * at));
+            if C::COPIES == 1 {
+                vst1q_f32(to, d);
+            } else {
+                vst1q_f32_x2(to, float32x4x2_t(vzip1q_f32(d, d), vzip2q_f32(d, d)));
+            }
+            if let Some(m) = B::M {
+                vst1q_f32(panel.m.as_mut_ptr().add(4 * at), f16_at(four!(|R| blocks[R].add(m))));
             }
         }
     }
@@ -327,9 +330,20 @@ unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*
             let blocks = four!(|R| rows[R].add(b * B::BYTES));
             for j in 0..8 {
                 let to = panel.q.as_mut_ptr().add(128 * ((8 * b + j) * C::GROUPS + g));
-                C::pack(four!(|R| centred(B::q(blocks[R], j), B::OFFSET)), to);
+                let rows = if C::DOT {
+                    four!(|R| centred(B::wide(blocks[R], j), B::WIDE_OFFSET))
+                } else {
+                    four!(|R| centred(B::q(blocks[R], j), B::OFFSET))
+                };
+                C::pack(rows, to);
             }
             let heads = four!(|R| B::head(blocks[R]));
+            let even = vzip1q_f32(heads[0].factors, heads[2].factors);
+            let odd = vzip1q_f32(heads[1].factors, heads[3].factors);
+            let (mut d, dmin) = (vzip1q_f32(even, odd), vzip2q_f32(even, odd));
+            if C::DOT && B::WIDE_UNIT != 1.0 {
+                d = vmulq_n_f32(d, B::WIDE_UNIT);
+            }
             let by_sub = by_sub_block(four!(|R| heads[R].scales));
             for s in 0..subs {
                 let to = panel.scales.as_mut_ptr().add(C::COPIES * ((b * subs + s) * width + 4 * g));
@@ -341,14 +355,13 @@ unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*
                 }
             }
             if B::MINS {
-                let dmin = vld1q_f32(four!(|R| heads[R].dmin).as_ptr());
                 let by_sub = by_sub_block(four!(|R| heads[R].mins));
                 for s in 0..subs {
                     let to = panel.mins.as_mut_ptr().add((b * subs + s) * width + 4 * g);
                     vst1q_f32(to, vmulq_f32(dmin, vcvtq_f32_s32(sub_block(by_sub, s))));
                 }
             }
-            vst1q_f32(panel.d.as_mut_ptr().add(b * width + 4 * g), vld1q_f32(four!(|R| heads[R].d).as_ptr()));
+            vst1q_f32(panel.d.as_mut_ptr().add(b * width + 4 * g), d);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! NEON with the dot product and int8 matrix instructions (Cortex-A710, X2): 2 × 2 products of eight at a time.
 
+use super::blocks::Block256;
 use super::cpu::{Blocks32, Bytes32, Cpu, Offsets, TileSums, clear, four, tile_loop, to_floats, two};
 use super::dotprod::DotProd;
 use core::arch::aarch64::*;
@@ -7,16 +8,6 @@ use core::arch::aarch64::*;
 /// See the module.
 #[derive(Clone, Copy)]
 pub(super) struct I8mm;
-
-/// The 8-byte halves of two vectors, low ones and high ones.
-#[inline(always)]
-unsafe fn zip_halves(a: int8x16_t, b: int8x16_t) -> Bytes32 {
-    // SAFETY: baseline NEON.
-    unsafe {
-        let (a, b) = (vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b));
-        [vreinterpretq_s8_s64(vzip1q_s64(a, b)), vreinterpretq_s8_s64(vzip2q_s64(a, b))]
-    }
-}
 
 /// Two pairs of rows × 16 elements (the next 64 bytes at `q`) by two pairs of tokens, whose elements are in the registers
 /// `$a` (eight of each token of a pair) and `$b` (the next eight), added to v28 to v31: rows 0 and 1 by tokens 0 and 1,
@@ -122,7 +113,7 @@ unsafe fn by_token<V: Copy>(s: [V; 4], even: fn(V, V) -> V, odd: fn(V, V) -> V) 
 impl Cpu for I8mm {
     const GROUPS: usize = 4;
     const COPIES: usize = 2;
-    const EIGHT_ROWS: bool = true;
+    const DOT: bool = true;
 
     #[inline(always)]
     unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t {
@@ -143,18 +134,22 @@ impl Cpu for I8mm {
     }
 
     #[inline(always)]
-    unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
+    unsafe fn dots_256<B: Block256, const R: usize>(
+        blocks: [*const u8; R],
+        scales: [int8x16_t; R],
+        a: *const i8,
+    ) -> [int32x4_t; R] {
         // SAFETY: a CPU with i8mm has the dot product.
-        unsafe { DotProd::dots_16::<NARROW>(q, a) }
+        unsafe { DotProd::dots_256::<B, R>(blocks, scales, a) }
     }
 
     #[inline(always)]
     unsafe fn pack(rows: [Bytes32; 4], panel: *mut i8) {
         // SAFETY: the caller gives 128 writable bytes.
         unsafe {
-            for (h, q) in two!(|H| four!(|R| rows[R][H])).into_iter().enumerate() {
-                let (low, high) = (zip_halves(q[0], q[1]), zip_halves(q[2], q[3]));
-                vst1q_s8_x4(panel.add(64 * h), int8x16x4_t(low[0], high[0], low[1], high[1]));
+            // The rows' halves of 8 bytes in turn.
+            for (h, q) in two!(|H| four!(|R| vreinterpretq_s64_s8(rows[R][H]))).into_iter().enumerate() {
+                vst4q_s64(panel.add(64 * h).cast(), int64x2x4_t(q[0], q[1], q[2], q[3]));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::blocks::{Block32, Block256};
 use super::cpu::{Bytes32, Cpu, Offsets, four, load32};
+use super::dotrows::{SPREAD, rows_of_q4_k, rows_of_q8_0, spread};
 use super::float::four_scales;
 use crate::act::Acts;
 use crate::share::OutTile;
@@ -15,9 +16,9 @@ struct Token {
     sums: *const i16,
 }
 
-/// Bytes of scratch that [`matvec_32`] needs: sixteen for each block.
+/// Bytes of scratch that [`matvec_32`] needs: sixteen for each block, or what [`spread`] writes.
 pub(super) fn scratch(cols: usize) -> usize {
-    (cols / 2).div_ceil(64) * 64
+    (cols / 2).div_ceil(64).max(cols.div_ceil(128) * SPREAD / 64) * 64
 }
 
 /// Matrix times one token, for the formats of 32 elements. `scratch` is [`scratch`] bytes aligned to 64.
@@ -26,6 +27,11 @@ pub(super) unsafe fn matvec_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &
     let row_bytes = blocks * B::BYTES;
     let token = Token { qs: acts.qs(0).as_ptr(), scales: acts.scales(0).as_ptr(), sums: acts.sums(0).as_ptr() };
     let starts: *mut i32 = scratch.as_mut_ptr().cast();
+    let spreads = C::DOT && B::BYTES == 34 && out.rows().len() >= 4;
+    if spreads {
+        // SAFETY: `blocks` blocks of activations, and room for them.
+        unsafe { spread(token.qs, blocks / 4, scratch.as_mut_ptr().cast()) }
+    }
     if B::PLAIN_NIBBLES {
         // SAFETY: `blocks` times two sums, and room for as many times sixteen bytes.
         unsafe {
@@ -50,7 +56,7 @@ pub(super) unsafe fn matvec_32<C: Cpu, B: Block32>(w: &[u8], acts: &Acts, out: &
         };
     }
     // The others are unpacked by the compiler's code, which needs more registers.
-    if C::EIGHT_ROWS && B::PLAIN_NIBBLES {
+    if C::DOT && B::PLAIN_NIBBLES {
         by_rows!(8);
     }
     by_rows!(4);
@@ -74,7 +80,16 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
             *p = w.add(r * row_bytes);
         }
         let mut sums = [vdupq_n_f32(0.0); R];
-        for i in 0..blocks / 4 {
+        let mut done = 0;
+        if C::DOT && B::BYTES == 34 && R == 4 && blocks >= 4 {
+            let four = rows_of_q8_0(four!(|I| rows[I % R]), starts.cast(), token.scales, blocks / 4);
+            sums.copy_from_slice(&four[..R]);
+            done = blocks / 4;
+            for p in &mut rows {
+                *p = p.add(4 * done * B::BYTES);
+            }
+        }
+        for i in done..blocks / 4 {
             let a = four!(|K| load32(token.qs.add(128 * i + 32 * K)));
             let d_a = vld1q_f32(token.scales.add(4 * i));
             let a_sums = vpaddlq_s16(vld1q_s16(token.sums.add(8 * i)));
@@ -156,57 +171,77 @@ pub(super) unsafe fn matvec_256<C: Cpu, B: Block256>(w: &[u8], acts: &Acts, out:
     let row_bytes = blocks * B::BYTES;
     let token = Token { qs: acts.qs(0).as_ptr(), scales: acts.scales(0).as_ptr(), sums: acts.sums(0).as_ptr() };
     let out = out.row_mut(0);
+    let (fours, out) =
+        if C::DOT && B::BYTES == 144 && blocks > 0 { out.as_chunks_mut::<4>() } else { (&mut [][..], out) };
+    // Without the dot product the registers hold no more than one row's sums.
+    let (pairs, rest) = if C::DOT { out.as_chunks_mut::<2>() } else { (&mut [][..], out) };
     // SAFETY: `w` holds `blocks` whole blocks for each row of `out`, the record as many activations.
     unsafe {
         let mut p = w.as_ptr();
-        for out in out {
-            *out = row_256::<C, B>(p, token, blocks);
+        for out in fours {
+            let sums = rows_of_q4_k(four!(|R| p.add(R * row_bytes)), token.qs, token.scales, token.sums, blocks);
+            vst1q_f32(out.as_mut_ptr(), sums);
+            p = p.add(4 * row_bytes);
+        }
+        for out in pairs {
+            *out = rows_256::<C, B, 2>([p, p.add(row_bytes)], token, blocks);
+            p = p.add(2 * row_bytes);
+        }
+        for out in rest {
+            [*out] = rows_256::<C, B, 1>([p], token, blocks);
             p = p.add(row_bytes);
         }
     }
 }
 
-/// One row by one token.
+/// `R` rows by one token, one or two. A row's result is the same whatever `R` is, and on every CPU: a super-block's
+/// integers are added up before they become a float.
 #[inline(always)]
-unsafe fn row_256<C: Cpu, B: Block256>(w: *const u8, token: Token, blocks: usize) -> f32 {
-    // SAFETY: every address is inside the row or the token's record.
+unsafe fn rows_256<C: Cpu, B: Block256, const R: usize>(rows: [*const u8; R], token: Token, blocks: usize) -> [f32; R] {
+    let (offset, unit) = if C::DOT { (B::WIDE_OFFSET, B::WIDE_UNIT) } else { (B::OFFSET, 1.0) };
+    let mut rows = rows;
+    // SAFETY: every address is inside the rows or the token's record.
     unsafe {
-        let mut sum = vdupq_n_f32(0.0);
+        // Two rows' products, then their products with minima.
+        let mut floats = vdupq_n_f32(0.0);
         for i in 0..blocks {
-            let p = w.add(i * B::BYTES);
-            let head = B::head(p);
-            let scales = [vmovl_s8(vget_low_s8(head.scales)), vmovl_s8(vget_high_s8(head.scales))];
-            let qs = token.qs.add(256 * i);
-            let mut isum = vdupq_n_s32(0);
-            for half in 0..2 {
-                let a = four!(|K| load32(qs.add(128 * half + 32 * K)));
-                let q = four!(|K| B::q(p, 4 * half + K));
-                if B::SUB == 32 {
-                    let s = if half == 0 { vget_low_s16(scales[0]) } else { vget_high_s16(scales[0]) };
-                    let dots = if B::NARROW { C::dots_32::<true>(q, a) } else { C::dots_32::<false>(q, a) };
-                    isum = vmlaq_s32(isum, dots, vmovl_s16(s));
-                } else {
-                    for (k, s) in [vget_low_s16(scales[half]), vget_high_s16(scales[half])].into_iter().enumerate() {
-                        let (q, a) = ([q[2 * k], q[2 * k + 1]], [a[2 * k], a[2 * k + 1]]);
-                        let (q, a) = ([q[0][0], q[0][1], q[1][0], q[1][1]], [a[0][0], a[0][1], a[1][0], a[1][1]]);
-                        let dots = if B::NARROW { C::dots_16::<true>(q, a) } else { C::dots_16::<false>(q, a) };
-                        isum = vmlaq_s32(isum, dots, vmovl_s16(s));
-                    }
+            let a_sums = token.sums.add(16 * i);
+            let a_sums = [vld1q_s16(a_sums), vld1q_s16(a_sums.add(8))];
+            let mut heads = [B::head(rows[0]); R];
+            for (head, row) in heads.iter_mut().zip(rows).skip(1) {
+                *head = B::head(row);
+            }
+            let mut scales = [heads[0].scales; R];
+            for (scales, head) in scales.iter_mut().zip(heads) {
+                *scales = head.scales;
+            }
+            let mut sums = C::dots_256::<B, R>(rows, scales, token.qs.add(256 * i));
+            if offset != 0 {
+                for (sum, scales) in sums.iter_mut().zip(scales) {
+                    *sum = vsubq_s32(*sum, vmulq_n_s32(by_sums::<B>(scales, a_sums), offset));
                 }
             }
-            let sums = token.sums.add(16 * i);
-            let sums = [vld1q_s16(sums), vld1q_s16(sums.add(8))];
-            if B::OFFSET != 0 {
-                isum = vsubq_s32(isum, vmulq_n_s32(by_sums::<B>(head.scales, sums), B::OFFSET));
-            }
-            let d_a = *token.scales.add(i);
-            // (d_a · d) · isum rather than d_a · (d · isum): one rounding apart from the scalar kernel's.
-            sum = vfmaq_n_f32(sum, vcvtq_f32_s32(isum), d_a * head.d);
+            let mut joined = vpaddq_s32(sums[0], sums[R - 1]);
             if B::MINS {
-                sum = vfmsq_n_f32(sum, vcvtq_f32_s32(by_sums::<B>(head.mins, sums)), d_a * head.dmin);
+                let mins = |r: usize| by_sums::<B>(heads[r].mins, a_sums);
+                joined = vpaddq_s32(joined, vpaddq_s32(mins(0), mins(R - 1)));
+            } else {
+                joined = vpaddq_s32(joined, joined);
+            }
+            // (d_a · d) · sum rather than d_a · (d · sum): one rounding apart from the scalar kernel's.
+            let factors = vzip1q_f32(heads[0].factors, heads[R - 1].factors);
+            let factors = vmulq_n_f32(factors, *token.scales.add(i) * unit);
+            floats = vfmaq_f32(floats, vcvtq_f32_s32(joined), factors);
+            for p in &mut rows {
+                *p = p.add(B::BYTES);
             }
         }
-        vaddvq_f32(sum)
+        if B::MINS {
+            floats = vsubq_f32(floats, vextq_f32::<2>(floats, floats));
+        }
+        let mut out = [vgetq_lane_f32::<0>(floats); R];
+        out[R - 1] = if R == 2 { vgetq_lane_f32::<1>(floats) } else { out[0] };
+        out
     }
 }
 

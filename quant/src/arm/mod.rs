@@ -6,6 +6,7 @@ mod cpu;
 mod dense;
 mod detect;
 mod dotprod;
+mod dotrows;
 mod float;
 mod gemm;
 mod i8mm;

@@ -1,6 +1,7 @@
 //! NEON as every 64-bit Arm has it: int8 products by widening multiplies.
 
-use super::cpu::{Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, by_lane, four, join, load32, two};
+use super::blocks::Block256;
+use super::cpu::{Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, by_lane, four, join, load32, two, unrolled};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -99,10 +100,20 @@ unsafe fn rows_by_token(q: [Bytes32; 4], a: Bytes32) -> int32x4_t {
     sums
 }
 
+/// Sums of `q[i] · a[i]` over 16 elements, `i` in 0..4. `NARROW`: see [`super::cpu::Cpu`].
+#[inline(always)]
+unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
+    // SAFETY: baseline NEON.
+    unsafe {
+        let p = four!(|I| products_16(q[I], a[I]));
+        if NARROW { join_narrow(p) } else { join(four!(|I| vpaddlq_s16(p[I]))) }
+    }
+}
+
 impl Cpu for Neon {
     const GROUPS: usize = 2;
     const COPIES: usize = 1;
-    const EIGHT_ROWS: bool = false;
+    const DOT: bool = false;
 
     #[inline(always)]
     unsafe fn dots_32<const NARROW: bool>(q: [Bytes32; 4], a: [Bytes32; 4]) -> int32x4_t {
@@ -189,11 +200,35 @@ impl Cpu for Neon {
     }
 
     #[inline(always)]
-    unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
-        // SAFETY: baseline NEON.
+    unsafe fn dots_256<B: Block256, const R: usize>(
+        blocks: [*const u8; R],
+        scales: [int8x16_t; R],
+        a: *const i8,
+    ) -> [int32x4_t; R] {
+        // SAFETY: baseline NEON; the caller gives whole blocks and 256 activations.
         unsafe {
-            let p = four!(|I| products_16(q[I], a[I]));
-            if NARROW { join_narrow(p) } else { join(four!(|I| vpaddlq_s16(p[I]))) }
+            let mut sums = [vdupq_n_s32(0); R];
+            unrolled!(|HALF| 0 1, {
+                let a = four!(|K| load32(a.add(128 * HALF + 32 * K)));
+                for r in 0..R {
+                    let q = four!(|K| B::q(blocks[r], 4 * HALF + K));
+                    if B::SUB == 32 {
+                        let s = vmovl_s8(vget_low_s8(scales[r]));
+                        let s = if HALF == 0 { vmovl_s16(vget_low_s16(s)) } else { vmovl_high_s16(s) };
+                        let dots = if B::NARROW { Neon::dots_32::<true>(q, a) } else { Neon::dots_32::<false>(q, a) };
+                        sums[r] = vmlaq_s32(sums[r], dots, s);
+                        continue;
+                    }
+                    let s = if HALF == 0 { vmovl_s8(vget_low_s8(scales[r])) } else { vmovl_high_s8(scales[r]) };
+                    for (k, s) in [vmovl_s16(vget_low_s16(s)), vmovl_high_s16(s)].into_iter().enumerate() {
+                        let (q, a) = ([q[2 * k], q[2 * k + 1]], [a[2 * k], a[2 * k + 1]]);
+                        let (q, a) = ([q[0][0], q[0][1], q[1][0], q[1][1]], [a[0][0], a[0][1], a[1][0], a[1][1]]);
+                        let dots = if B::NARROW { dots_16::<true>(q, a) } else { dots_16::<false>(q, a) };
+                        sums[r] = vmlaq_s32(sums[r], dots, s);
+                    }
+                }
+            });
+            sums
         }
     }
 
@@ -282,7 +317,7 @@ unsafe fn tile_16<const NARROW: bool>(panel: *const i8, a: &[Bytes32; 4]) -> [[i
     unsafe {
         two!(|H| {
             let rows = four!(|R| vld1q_s8(panel.add(32 * R + 16 * H)));
-            four!(|T| Neon::dots_16::<NARROW>(rows, [a[T][H]; 4]))
+            four!(|T| dots_16::<NARROW>(rows, [a[T][H]; 4]))
         })
     }
 }

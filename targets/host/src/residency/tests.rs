@@ -387,7 +387,7 @@ fn with_experts() -> Case {
             case.visits.push(Visit { tensor: tensor(12 * rows, cols, format), access });
         }
     }
-    let bytes: Vec<u8> = (0..at + 77).map(|i| (i * i >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0..at + 77).map(|i| ((i * i) >> 7) as u8).collect();
     case.fake = Fake { len: Arc::new((bytes.len() as u64).into()), bytes: Arc::new(bytes), ..Fake::default() };
     case
 }
