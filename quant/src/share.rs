@@ -69,6 +69,16 @@ impl<'a, T> Chunks<'a, T> {
         // SAFETY: start + n <= len, and each start goes to one caller only.
         Some((start / self.chunk, unsafe { core::slice::from_raw_parts_mut(self.ptr.add(start), n) }))
     }
+
+    /// The next unclaimed chunks, as many as [`Tiles::tapering`] would give, and the index of the first. For those that all
+    /// claim in this way.
+    pub fn claim_tapering(&self, workers: usize) -> Option<(usize, &'a mut [T])> {
+        let shares = if workers > 1 { 3 * workers } else { 1 };
+        let claimed = self.next.claim_some(self.len.div_ceil(self.chunk), |left| left / shares)?;
+        let (start, end) = (claimed.start * self.chunk, self.len.min(claimed.end * self.chunk));
+        // SAFETY: start < end <= len, and no index is claimed twice.
+        Some((claimed.start, unsafe { core::slice::from_raw_parts_mut(self.ptr.add(start), end - start) }))
+    }
 }
 
 /// A `[tokens, rows]` f32 output cut into a grid of ranges of rows by ranges of tokens that workers claim.

@@ -2,7 +2,8 @@
 //!
 //! A task is one KV head, with the query heads that share it, for a few tokens. A single token's context is cut into
 //! splits of [`SPLIT`] slots, so that there is work for every core when heads are few; each split leaves its maximum,
-//! sum and output, merged in order. The cut depends on positions only, never on the number of workers.
+//! sum and output, merged in order. The cut depends on positions only, never on the number of workers. A worker takes
+//! successive splits of a head, so that what it has asked of memory ahead is its own.
 
 use crate::angles::{Angles, At};
 use crate::arena::Arena;
@@ -13,10 +14,13 @@ use crate::recipe::{Layer, Recipe};
 use crate::team::Team;
 
 /// Most query vectors in one task.
-pub(crate) const MAX_QUERIES: usize = 64;
+pub(crate) const MAX_QUERIES: usize = 96;
 
-/// Query vectors that a task of a long batch is made of.
+/// Query vectors of a task that a long batch is cut down to, so that there are [`TASKS`].
 const TILE_QUERIES: usize = 32;
+
+/// Tasks that keep the workers of a small computer busy to the end.
+const TASKS: usize = 16;
 
 /// Slots of one split.
 const SPLIT: u32 = 512;
@@ -28,13 +32,18 @@ fn group(recipe: &Recipe) -> usize {
 /// Tokens of a task.
 fn tile_tokens(recipe: &Recipe, n: usize) -> usize {
     // Few tokens (speculation): one each, so that every core has a task.
-    if n <= 8 { 1 } else { (TILE_QUERIES / group(recipe)).max(1) }
+    if n <= 8 {
+        return 1;
+    }
+    // The more queries share a tile of keys and values, the less it costs to widen it.
+    let (least, most) = ((TILE_QUERIES / group(recipe)).max(1), (MAX_QUERIES / group(recipe)).max(1));
+    (n * recipe.kv_heads as usize).div_ceil(TASKS).clamp(least, most)
 }
 
-/// Bytes of scratch that one worker needs.
-pub(crate) fn scratch_bytes(recipe: &Recipe, kernels: &Kernels) -> usize {
+/// Bytes of scratch that one worker needs for batches of up to `batch` tokens.
+pub(crate) fn scratch_bytes(recipe: &Recipe, kernels: &Kernels, batch: usize) -> usize {
     let (kd, vd) = (recipe.key_dim as usize, recipe.value_dim as usize);
-    let queries = group(recipe).clamp(TILE_QUERIES, MAX_QUERIES);
+    let queries = tile_tokens(recipe, batch) * group(recipe);
     [queries * kd, queries, queries, queries * vd, kernels.attend_scratch(queries, kd, vd)]
         .iter()
         .map(|n| Arena::cost(4 * *n as u64) as usize)
@@ -119,20 +128,22 @@ impl Attention<'_> {
         let slots = Chunks::new(scratch, each);
         team.run(&|_| {
             let Some((_, scratch)) = slots.claim() else { return };
-            while let Some((i, part)) = parts.claim() {
-                let piece = [nth_split(runs, i / kv_heads), Run::default(), Run::default()];
-                self.task(i % kv_heads, 0, 1, &piece, scratch, &mut |_, state| {
-                    for (g, p) in part.chunks_exact_mut(dim + 2).enumerate() {
-                        p[0] = state.max[g];
-                        p[1] = state.sum[g];
-                        p[2..].copy_from_slice(&state.acc[g * dim..][..dim]);
-                    }
-                });
+            while let Some((first, some)) = parts.claim_tapering(team.workers()) {
+                for (i, part) in (first..).zip(some.chunks_exact_mut(one)) {
+                    let piece = [nth_split(runs, i % count), Run::default(), Run::default()];
+                    self.task(i / count, 0, 1, &piece, scratch, &mut |_, state| {
+                        for (g, p) in part.chunks_exact_mut(dim + 2).enumerate() {
+                            p[0] = state.max[g];
+                            p[1] = state.sum[g];
+                            p[2..].copy_from_slice(&state.acc[g * dim..][..dim]);
+                        }
+                    });
+                }
             }
         });
-        let stride = kv_heads * one;
+        let group = group(self.recipe);
         for (h, o) in out.chunks_exact_mut(dim).take(self.recipe.heads as usize).enumerate() {
-            let part = |s: usize| &partial[s * stride + h * (dim + 2)..][..dim + 2];
+            let part = |s: usize| &partial[(h / group * count + s) * one + h % group * (dim + 2)..][..dim + 2];
             let max = (0..count).fold(f32::NEG_INFINITY, |m, s| m.max(part(s)[0]));
             let mut sum = 0.0;
             o.fill(0.0);

@@ -150,7 +150,7 @@ impl Plan {
             return Err(PlanError::Unsupported("attention that is not causal"));
         }
         if r.heads / r.kv_heads.max(1) > attention::MAX_QUERIES as u32 {
-            return Err(PlanError::Unsupported("more than 64 query heads for a key/value head"));
+            return Err(PlanError::Unsupported("more than 96 query heads for a key/value head"));
         }
         for dim in [r.key_dim, r.value_dim] {
             config.kv.head_bytes(dim as usize).ok_or(PlanError::KvFormat { dim })?;
@@ -175,8 +175,9 @@ impl Plan {
                     + Arena::cost(4 * rows * batch),
             );
         }
-        let scratch =
-            matmul.max(attention::scratch_bytes(recipe, kernels) as u64).max(4 * widest.max(r.key_dim as u64));
+        let scratch = matmul
+            .max(attention::scratch_bytes(recipe, kernels, config.batch as usize) as u64)
+            .max(4 * widest.max(r.key_dim as u64));
         let kv_bytes = KvShape::total(recipe, config).ok_or(PlanError::TooLarge)?;
         let sizes = Sizes {
             kv_bytes,

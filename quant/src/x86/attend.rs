@@ -1,42 +1,54 @@
-//! Attention with a running maximum and sum (Milakov & Gimelshein 2018), in tiles of the cache.
+//! Attention with a running maximum and sum (Milakov & Gimelshein 2018), in tiles of the cache. Queries lie across the lanes,
+//! so that nothing is ever summed or compared across them, and keys are read as they are stored.
 //!
 //! ```text
-//! for each tile of SLOTS = 4 · LANES slots:
-//!     k[d][s], v[s][d] = the tile's keys (turned) and values, as f32
-//!     for each 16 queries that see any of it:
-//!         p[q][s] = Σ_d query[q][d] · k[d][s]                            (product)
-//!         m = max(max[q], max_s p[q][s]);  shrink sum[q] and acc[q] by e^(max[q] - m)
-//!         p[q][s] = e^(p[q][s] - m), 0 where q does not see s;  sum[q] += Σ_s p[q][s]
-//!         acc[q] += Σ_s p[q][s] · v[s]                                   (product)
+//! turned[d][q] = query[q][d], once, for each GROUP vectors of queries
+//! for each tile of SLOTS slots:
+//!     k[s][d], v[s][d] = the tile's keys and values, as f32
+//!     for each such group, over the slots that any of them sees:
+//!         p[s][q] = Σ_d k[s][d] · turned[d][q]                           (product)
+//!         m = max(max[q], max_s p[s][q]);  shrink sum[q] and acc[q] by e^(max[q] - m)
+//!         p[s][q] = e^(p[s][q] - m), 0 where q does not see s;  sum[q] += Σ_s p[s][q]
+//!         acc[q] += Σ_s p[s][q] · v[s]                                   (product)
 //! ```
 
 use super::attend_one as one;
-use super::float::{exp, tanh};
-use super::simd::{Rows, Simd};
+use super::float::{exp_below, tanh};
+use super::simd::Simd;
 use crate::kernels::{AttendState, KvFormat, KvRun};
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-/// Queries whose weights of a tile are kept at once.
-const QUERIES: usize = 16;
+/// Slots of a tile: a tile's keys and values as f32 and the weights of a group of queries stay in the first two caches.
+const SLOTS: usize = 48;
+
+/// Rows of a product at once. With [`wide`] vectors of columns that is what the registers hold.
+const ROWS: usize = 6;
 
 /// Queries up to which one token's go the way of [`one`].
 const FEW: usize = 8;
 
-/// Vectors of slots in a tile, and of columns in a product.
-const WIDTH: usize = 4;
-
-/// Floats of scratch: keys, values, weights, and one group of rows for a tile's end.
-pub(super) fn scratch<S: Simd>(_queries: usize, key_dim: usize, value_dim: usize) -> usize {
-    let slots = WIDTH * S::LANES;
-    let values = value_dim.next_multiple_of(S::LANES);
-    (key_dim * slots + slots * values + QUERIES * slots + S::LANES * key_dim).max(one::SCRATCH)
+/// Vectors of columns of a product at once, and of queries in a group.
+const fn wide<S: Simd>() -> usize {
+    if S::LANES == 16 { 4 } else { 2 }
 }
 
+/// Floats of scratch: the turned queries with their maxima and sums, a tile's keys and values, a group's weights.
+pub(super) fn scratch<S: Simd>(queries: usize, key_dim: usize, value_dim: usize) -> usize {
+    let group = wide::<S>() * S::LANES;
+    let (key_row, value_row) = (key_dim.next_multiple_of(S::LANES), value_dim.next_multiple_of(S::LANES));
+    let turned = (key_dim + 2) * queries.next_multiple_of(group);
+    (turned + SLOTS * (key_row + value_row + group)).max(one::SCRATCH)
+}
+
+/// A matrix: where it begins, floats from row to row and from column to column.
+#[derive(Clone, Copy)]
+struct Matrix(*const f32, usize, usize);
+
 /// `c[i][j] = (add ? c[i][j] : 0) + Σ_k a[i][k] · b[k][j]` for `R` rows and `V` vectors of columns, the last of which has
-/// `last` columns. Each element is summed in the order of k.
+/// `last` columns. `b` and `c` have their columns side by side. Each element is summed in the order of k.
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize, const V: usize>(
-    (a, a_row): (*const f32, usize),
+    Matrix(a, a_row, a_column): Matrix,
     (b, b_row): (*const f32, usize),
     (c, c_row): (*mut f32, usize),
     depth: usize,
@@ -60,7 +72,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
                 *part = S::load_f(b.add(k * b_row + j * S::LANES));
             }
             for (i, sums) in sums.iter_mut().enumerate() {
-                let x = S::splat_f(*a.add(i * a_row + k));
+                let x = S::splat_f(*a.add(i * a_row + k * a_column));
                 for (sum, part) in sums.iter_mut().zip(part) {
                     *sum = S::fma(x, part, *sum);
                 }
@@ -77,103 +89,46 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
 
 /// The same for `rows` and `columns`; `b`'s rows are readable to a whole vector.
 #[inline(always)]
-unsafe fn product<S: Simd>(
-    (a, a_row): (*const f32, usize),
+unsafe fn product<S: Simd, const V: usize>(
+    Matrix(a, a_row, a_column): Matrix,
     (b, b_row): (*const f32, usize),
     (c, c_row): (*mut f32, usize),
     (rows, depth, columns): (usize, usize, usize),
     add: bool,
 ) {
-    // SAFETY: the caller's duty.
-    unsafe {
+    let mut j = 0;
+    while j < columns {
+        let left = columns - j;
+        let full = left >= V * S::LANES;
+        let last = if full { S::LANES } else { left.min(S::LANES) };
         let mut i = 0;
         while i < rows {
-            let a = (a.add(i * a_row), a_row);
-            let left = rows - i;
-            let n = if left >= 4 && S::LANES == 16 {
-                4
-            } else if left >= 2 {
-                2
-            } else {
-                1
-            };
-            let mut j = 0;
-            while j < columns {
+            // SAFETY: the caller's duty.
+            unsafe {
+                let a = Matrix(a.add(i * a_row), a_row, a_column);
                 let (b, c) = ((b.add(j), b_row), (c.add(i * c_row + j), c_row));
-                let left = columns - j;
-                if left >= WIDTH * S::LANES {
-                    match n {
-                        4 => tile::<S, 4, WIDTH>(a, b, c, depth, S::LANES, add),
-                        2 => tile::<S, 2, WIDTH>(a, b, c, depth, S::LANES, add),
-                        _ => tile::<S, 1, WIDTH>(a, b, c, depth, S::LANES, add),
-                    }
-                    j += WIDTH * S::LANES;
-                } else {
-                    let last = left.min(S::LANES);
-                    match n {
-                        4 => tile::<S, 4, 1>(a, b, c, depth, last, add),
-                        2 => tile::<S, 2, 1>(a, b, c, depth, last, add),
-                        _ => tile::<S, 1, 1>(a, b, c, depth, last, add),
-                    }
-                    j += S::LANES;
-                }
-            }
-            i += n;
-        }
-    }
-}
-
-/// `k[d][s]` for `LANES` slots whose keys are at `rows`; `row` floats from one `d` to the next.
-#[inline(always)]
-unsafe fn turn<S: Simd>(format: KvFormat, rows: Rows, dim: usize, k: *mut f32, row: usize) {
-    // SAFETY: the caller's duty; reads stay inside the keys.
-    unsafe {
-        match format {
-            KvFormat::F32 => {
-                for slot in 0..S::LANES {
-                    for d in 0..dim {
-                        let from = rows.at.add(slot * rows.stride + 4 * d);
-                        *k.add(d * row + slot) = from.cast::<f32>().read_unaligned();
-                    }
-                }
-            }
-            KvFormat::F16 => {
-                let mut d = 0;
-                while d + 8 <= dim {
-                    for (j, pair) in S::quads(rows.add(2 * d)).iter().enumerate() {
-                        S::store_f(k.add((d + 2 * j) * row), S::low_half(*pair));
-                        S::store_f(k.add((d + 2 * j + 1) * row), S::low_half(S::shr(*pair, 16)));
-                    }
-                    d += 8;
-                }
-                while d < dim {
-                    S::store_f(k.add(d * row), S::halves(rows.add(2 * d)));
-                    d += 1;
-                }
-            }
-            KvFormat::Q8_0 => {
-                for block in 0..dim / 32 {
-                    let rows = rows.add(34 * block);
-                    let scale = S::halves(rows);
-                    for part in 0..2 {
-                        for (j, four) in S::quads(rows.add(2 + 16 * part)).iter().enumerate() {
-                            // Each signed byte is moved to the top of its lane, and is 2^24 times too large there.
-                            let scale = S::mulf(scale, S::splat_f(1.0 / (1 << 24) as f32));
-                            let top = S::splat(0xff00_0000u32 as i32);
-                            for i in 0..4 {
-                                let byte = S::and(S::shl(*four, 24 - 8 * i), top);
-                                let d = 32 * block + 16 * part + 4 * j + i as usize;
-                                S::store_f(k.add(d * row), S::mulf(S::to_f(byte), scale));
-                            }
+                macro_rules! go {
+                    ($rows:expr) => {{
+                        if full {
+                            tile::<S, $rows, V>(a, b, c, depth, last, add);
+                        } else {
+                            tile::<S, $rows, 1>(a, b, c, depth, last, add);
                         }
-                    }
+                        i += $rows;
+                    }};
+                }
+                match rows - i {
+                    0..2 => go!(1),
+                    2..ROWS => go!(2),
+                    _ => go!(ROWS),
                 }
             }
         }
+        j += if full { V * S::LANES } else { S::LANES };
     }
 }
 
-/// One slot's value as f32; zeros up to the next whole vector.
+/// One slot's key or value as f32; zeros up to the next whole vector.
 #[inline(always)]
 unsafe fn widen<S: Simd>(format: KvFormat, from: *const u8, dim: usize, v: *mut f32) {
     // SAFETY: the caller's duty; reads stay inside the value.
@@ -211,52 +166,72 @@ unsafe fn widen<S: Simd>(format: KvFormat, from: *const u8, dim: usize, v: *mut 
     }
 }
 
-/// One query's weights of a tile: from logits to `e^(logit - max)`, with the state brought to the new maximum.
-///
-/// `seen` are the slots of the tile that the query sees: at least one.
+/// One vector of queries: their maxima and sums, the slots of the tile that they see, their weights (rows of `row` floats).
+struct Lanes {
+    max: *mut f32,
+    sum: *mut f32,
+    p: *mut f32,
+    row: usize,
+}
+
+/// From logits of slots `slots` to `e^(logit - max)`, and 0 where a lane does not see the slot: lane `i` sees those from
+/// `seen[i].0` to before `seen[i].1`. Maxima and sums are brought to the new maximum. Answers what the outputs must be
+/// multiplied with, if that is not 1 everywhere.
 #[inline(always)]
 unsafe fn soften<S: Simd>(
-    p: *mut f32,
-    seen: (usize, usize),
+    lanes: &Lanes,
+    slots: core::ops::Range<usize>,
+    seen: &[(usize, usize)],
     soft_cap: f32,
-    max: &mut f32,
-    sum: &mut f32,
-    acc: &mut [f32],
-) {
-    // SAFETY: the caller's duty.
+) -> Option<S::F> {
+    let whole = seen.len() == S::LANES && seen.iter().all(|v| v.0 <= slots.start && v.1 >= slots.end);
+    let (mut from, mut to) = ([0.0f32; 16], [0.0f32; 16]);
+    for (i, v) in seen.iter().enumerate() {
+        (from[i], to[i]) = (v.0 as f32, v.1 as f32);
+    }
+    // SAFETY: the caller's duty: a vector at each of the pointers, and in each row of p.
     unsafe {
-        let slots = WIDTH * S::LANES;
-        if soft_cap > 0.0 {
-            let (cap, inverse) = (S::splat_f(soft_cap), S::splat_f(1.0 / soft_cap));
-            for s in (0..slots).step_by(S::LANES) {
-                let x = S::load_f(p.add(s));
-                S::store_f(p.add(s), S::mulf(cap, tanh::<S>(S::mulf(x, inverse))));
+        let (from, to) = (S::load_f(from.as_ptr()), S::load_f(to.as_ptr()));
+        let (zero, lowest) = (S::splat_f(0.0), S::splat_f(f32::MIN));
+        let old = S::load_f(lanes.max);
+        let mut top = old;
+        for s in slots.clone() {
+            let at = lanes.p.add(s * lanes.row);
+            let mut x = S::load_f(at);
+            if soft_cap > 0.0 {
+                x = S::mulf(S::splat_f(soft_cap), tanh::<S>(S::mulf(x, S::splat_f(1.0 / soft_cap))));
             }
+            if !whole {
+                let (hidden, slot) = (S::splat_f(f32::NEG_INFINITY), S::splat_f(s as f32));
+                x = S::select_lt(slot, from, hidden, S::select_lt(slot, to, x, hidden));
+            }
+            if soft_cap > 0.0 || !whole {
+                S::store_f(at, x);
+            }
+            top = S::maxf(top, x);
         }
-        for s in (0..seen.0).chain(seen.1..slots) {
-            *p.add(s) = f32::NEG_INFINITY;
+        // What has not seen anything yet keeps -∞, from which nothing may be taken away.
+        let less = S::select_lt(top, lowest, zero, top);
+        let mut totals = [zero; 2];
+        for s in slots {
+            let at = lanes.p.add(s * lanes.row);
+            let x = S::load_f(at);
+            let mut weight = exp_below::<S>(S::subf(x, less));
+            if !whole {
+                weight = S::select_lt(x, lowest, zero, weight);
+            }
+            S::store_f(at, weight);
+            totals[s % 2] = S::addf(totals[s % 2], weight);
         }
-        let mut top = S::load_f(p);
-        for s in (S::LANES..slots).step_by(S::LANES) {
-            top = S::maxf(top, S::load_f(p.add(s)));
+        let total = S::addf(totals[0], totals[1]);
+        if !S::any_lt(old, top) {
+            S::store_f(lanes.sum, S::addf(S::load_f(lanes.sum), total));
+            return None;
         }
-        let top = S::max(top);
-        if top > *max {
-            // e^-inf must be 0, which `exp` does not give.
-            let shrink = if *max == f32::NEG_INFINITY { 0.0 } else { S::first(exp::<S>(S::splat_f(*max - top))) };
-            *max = top;
-            *sum *= shrink;
-            acc.iter_mut().for_each(|a| *a *= shrink);
-        }
-        let (less, lowest) = (S::splat_f(*max), S::splat_f(f32::MIN));
-        let mut total = S::splat_f(0.0);
-        for s in (0..slots).step_by(S::LANES) {
-            let x = S::load_f(p.add(s));
-            let weight = S::select_lt(x, lowest, S::splat_f(0.0), exp::<S>(S::subf(x, less)));
-            S::store_f(p.add(s), weight);
-            total = S::addf(total, weight);
-        }
-        *sum += S::sum(total);
+        let shrink = S::select_lt(old, lowest, zero, exp_below::<S>(S::subf(old, less)));
+        S::store_f(lanes.max, top);
+        S::store_f(lanes.sum, S::fma(S::load_f(lanes.sum), shrink, total));
+        Some(shrink)
     }
 }
 
@@ -275,80 +250,115 @@ pub(super) unsafe fn attend<S: Simd>(
 ) {
     let queries = visible.len();
     let (key_dim, value_dim) = (q.len() / queries, state.acc.len() / queries);
-    let (key_bytes, value_bytes) = (run.keys.len() / run.slots, run.values.len() / run.slots);
-    let slots = WIDTH * S::LANES;
-    let value_row = value_dim.next_multiple_of(S::LANES);
     let seen = (visible[0].0 as usize, (visible[0].1 as usize).min(run.slots));
     if queries <= FEW && visible.iter().all(|v| *v == visible[0]) && one::fits::<S>(run.format, key_dim, value_dim) {
         // SAFETY: the caller's duty.
         return unsafe { one::attend::<S>(q, run, seen, (key_dim, value_dim), soft_cap, state, scratch) };
     }
-    let (k, rest) = scratch.split_at_mut(key_dim * slots);
-    let (v, rest) = rest.split_at_mut(slots * value_row);
-    let (p, last) = rest.split_at_mut(QUERIES * slots);
-    // What no query sees need not be read.
-    let from = visible.iter().map(|v| v.0 as usize).min().unwrap_or(0);
-    let to = visible.iter().map(|v| v.1 as usize).max().unwrap_or(0).min(run.slots);
-    let mut first = from;
-    while first < to {
-        let n = slots.min(to - first);
-        // SAFETY: slots first..first + n are inside the run; what lies after them in the tile is zero keys, and values that
-        // no product reaches. Everything else is inside the scratch and the state, by their sizes.
+    // SAFETY: the caller's duty.
+    unsafe {
+        if S::LANES == 16 {
+            many::<S, 4>(q, run, visible, (key_dim, value_dim), soft_cap, state, scratch);
+        } else {
+            many::<S, 2>(q, run, visible, (key_dim, value_dim), soft_cap, state, scratch);
+        }
+    }
+}
+
+/// [`attend`] for any queries; `V` is [`wide`].
+#[inline(always)]
+unsafe fn many<S: Simd, const V: usize>(
+    q: &[f32],
+    run: &KvRun,
+    visible: &[(u32, u32)],
+    (key_dim, value_dim): (usize, usize),
+    soft_cap: f32,
+    state: &mut AttendState,
+    scratch: &mut [f32],
+) {
+    let queries = visible.len();
+    let group = V * S::LANES;
+    let across = queries.next_multiple_of(group);
+    let (key_bytes, value_bytes) = (run.keys.len() / run.slots, run.values.len() / run.slots);
+    let (key_row, value_row) = (key_dim.next_multiple_of(S::LANES), value_dim.next_multiple_of(S::LANES));
+    let (turned, rest) = scratch.split_at_mut(key_dim * across);
+    let (max, rest) = rest.split_at_mut(across);
+    let (sum, rest) = rest.split_at_mut(across);
+    let (k, rest) = rest.split_at_mut(SLOTS * key_row);
+    let (v, p) = rest.split_at_mut(SLOTS * value_row);
+
+    for (turned, q) in turned.chunks_exact_mut(key_dim * group).zip(q.chunks(key_dim * group)) {
+        for (d, row) in turned.chunks_exact_mut(group).enumerate() {
+            row[q.len() / key_dim..].fill(0.0);
+            row.iter_mut().zip(q.chunks_exact(key_dim)).for_each(|(x, q)| *x = q[d]);
+        }
+    }
+    max.fill(f32::NEG_INFINITY);
+    max[..queries].copy_from_slice(&state.max[..queries]);
+    sum.fill(0.0);
+    sum[..queries].copy_from_slice(&state.sum[..queries]);
+
+    // What no query sees need not be read. Tiles begin at multiples of SLOTS, whatever the other queries see.
+    let mut first = visible.iter().map(|v| v.0 as usize).min().unwrap_or(0) / SLOTS * SLOTS;
+    let end = visible.iter().map(|v| v.1 as usize).max().unwrap_or(0).min(run.slots);
+    while first < end {
+        let n = SLOTS.min(end - first);
+        // SAFETY: slots first..first + n are inside the run. Everything else is inside the scratch and the state, by
+        // their sizes.
         unsafe {
-            for s in (0..n).step_by(S::LANES) {
-                let at = run.keys.as_ptr().add((first + s) * key_bytes);
-                let mut rows = Rows { at, stride: key_bytes };
-                if n - s < S::LANES {
-                    let whole = last.as_mut_ptr().cast::<u8>();
-                    core::ptr::write_bytes(whole, 0, S::LANES * key_bytes);
-                    core::ptr::copy_nonoverlapping(at, whole, (n - s) * key_bytes);
-                    rows.at = whole;
-                }
-                for line in (0..S::LANES * key_bytes).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(slots * key_bytes + line).cast());
-                }
-                turn::<S>(run.format, rows, key_dim, k.as_mut_ptr().add(s), slots);
-            }
             for s in 0..n {
-                let at = run.values.as_ptr().add((first + s) * value_bytes);
+                let (key, value) = ((first + s) * key_bytes, (first + s) * value_bytes);
+                let (key, value) = (run.keys.as_ptr().add(key), run.values.as_ptr().add(value));
+                for line in (0..key_bytes).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(SLOTS * key_bytes + line).cast());
+                }
                 for line in (0..value_bytes).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(slots * value_bytes + line).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(value.wrapping_add(SLOTS * value_bytes + line).cast());
                 }
-                widen::<S>(run.format, at, value_dim, v.as_mut_ptr().add(s * value_row));
+                widen::<S>(run.format, key, key_dim, k.as_mut_ptr().add(s * key_row));
+                widen::<S>(run.format, value, value_dim, v.as_mut_ptr().add(s * value_row));
             }
-            // Lanes of the tile that hold no slots, so that their logits are finite until they are hidden.
-            for d in 0..key_dim {
-                for s in (n.next_multiple_of(S::LANES)..slots).step_by(S::LANES) {
-                    S::store_f(k.as_mut_ptr().add(d * slots + s), S::splat_f(0.0));
+            for i in (0..queries).step_by(group) {
+                let count = group.min(queries - i);
+                let mut seen = [(0, 0); 64];
+                for (seen, v) in seen.iter_mut().zip(&visible[i..i + count]) {
+                    let inside = |s: u32| (s as usize).clamp(first, first + n) - first;
+                    *seen = (inside(v.0), inside(v.1));
                 }
-            }
-            let mut i = 0;
-            while i < queries {
-                let seen = |i: usize| {
-                    let (from, to) = (visible[i].0 as usize, visible[i].1 as usize);
-                    (from.clamp(first, first + n) - first, to.clamp(first, first + n) - first)
-                };
-                let some = |i: usize| seen(i).0 < seen(i).1;
-                if !some(i) {
-                    i += 1;
+                let seen = &seen[..count];
+                let some = || seen.iter().filter(|v| v.0 < v.1);
+                let from = some().map(|v| v.0).min().unwrap_or(0);
+                let to = some().map(|v| v.1).max().unwrap_or(0);
+                if from == to {
                     continue;
                 }
-                let mut count = 1;
-                while count < QUERIES && i + count < queries && some(i + count) {
-                    count += 1;
+                let keys = Matrix(k.as_ptr().add(from * key_row), key_row, 1);
+                let logits = (p.as_mut_ptr().add(from * group), group);
+                let columns = count.next_multiple_of(S::LANES);
+                let turned = (turned.as_ptr().add(i * key_dim), group);
+                product::<S, V>(keys, turned, logits, (to - from, key_dim, columns), false);
+                for (j, seen) in seen.chunks(S::LANES).enumerate() {
+                    let at = j * S::LANES;
+                    let lanes = Lanes {
+                        max: max.as_mut_ptr().add(i + at),
+                        sum: sum.as_mut_ptr().add(i + at),
+                        p: p.as_mut_ptr().add(at),
+                        row: group,
+                    };
+                    let Some(shrink) = soften::<S>(&lanes, from..to, seen, soft_cap) else { continue };
+                    let mut by = [0.0; 16];
+                    S::store_f(by.as_mut_ptr(), shrink);
+                    let acc = state.acc[(i + at) * value_dim..].chunks_exact_mut(value_dim).zip(by).take(seen.len());
+                    acc.for_each(|(acc, by)| acc.iter_mut().for_each(|a| *a *= by));
                 }
-                let (query, weights) = ((q.as_ptr().add(i * key_dim), key_dim), (p.as_mut_ptr(), slots));
-                product::<S>(query, (k.as_ptr(), slots), weights, (count, key_dim, slots), false);
-                for j in 0..count {
-                    let acc = &mut state.acc[(i + j) * value_dim..][..value_dim];
-                    let (max, sum) = (&mut state.max[i + j], &mut state.sum[i + j]);
-                    soften::<S>(p.as_mut_ptr().add(j * slots), seen(i + j), soft_cap, max, sum, acc);
-                }
+                let weights = Matrix(p.as_ptr().add(from * group), 1, group);
+                let values = (v.as_ptr().add(from * value_row), value_row);
                 let acc = (state.acc.as_mut_ptr().add(i * value_dim), value_dim);
-                product::<S>((p.as_ptr(), slots), (v.as_ptr(), value_row), acc, (count, n, value_dim), true);
-                i += count;
+                product::<S, V>(weights, values, acc, (count, to - from, value_dim), true);
             }
         }
         first += n;
     }
+    state.max[..queries].copy_from_slice(&max[..queries]);
+    state.sum[..queries].copy_from_slice(&sum[..queries]);
 }

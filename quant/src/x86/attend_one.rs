@@ -1,29 +1,38 @@
 //! Attention of one token's few queries: too few to be worth the turning of the keys.
 //!
 //! ```text
-//! for each 1, 2 or 4 of the queries, for each tile of 64 slots:
+//! for each 1, 2 or 4 of the queries, for each tile of 512 slots:
 //!     p[s][q] = Σ_d query[q][d] · key[s][d]          (LANES logits at a time, summed across lanes together)
 //!     m = max(max[q], max_s p[s][q]);  shrink sum[q] and acc[q] by e^(max[q] - m)
 //!     p[s][q] = e^(p[s][q] - m);  sum[q] += Σ_s p[s][q]
-//!     acc[q] += Σ_s p[s][q] · value[s]               (accumulators stay in registers for the whole tile)
+//!     acc[q] += Σ_s p[s][q] · value[s]               (accumulators stay in registers for 64 slots)
 //! ```
+//! A tile is read as streams side by side, see [`Tile`].
 
 use super::float::{exp, tanh};
 use super::simd::Simd;
 use crate::kernels::{AttendState, KvFormat, KvRun};
-use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Slots of a tile.
-const SLOTS: usize = 64;
+const SLOTS: usize = 512;
 
-/// Slots that are asked for ahead: so many that memory has answered by then.
-const AHEAD: usize = 128;
+/// Bytes of its stream that are asked for ahead of a slot.
+const AHEAD: usize = 512;
+
+/// Slots whose values are added up while the accumulators stay in registers: they fit the first cache.
+const MIXED: usize = 64;
 
 /// Most queries at once.
 const MOST: usize = 4;
 
 /// Floats of scratch: a tile's logits.
 pub(super) const SCRATCH: usize = SLOTS * MOST;
+
+/// Streams of a tile: slots whose logits with `q` queries fill whole vectors.
+const fn streams<S: Simd>(q: usize) -> usize {
+    if S::LANES / q > 4 { S::LANES / q } else { 4 }
+}
 
 /// Whether [`attend`] is for these shapes: whole vectors only.
 pub(super) fn fits<S: Simd>(format: KvFormat, key_dim: usize, value_dim: usize) -> bool {
@@ -50,13 +59,35 @@ unsafe fn cached<S: Simd, const Q8: bool>(at: *const u8, d: usize, scale: S::F) 
     }
 }
 
-/// Asks for the vector that lies [`AHEAD`] slots behind the one at `at`: one at a time, since a burst of prefetches waits for
-/// room among the outstanding misses.
-#[inline(always)]
-unsafe fn ask(at: *const u8, bytes: usize) {
-    for line in (0..bytes).step_by(64) {
-        // SAFETY: a prefetch never faults, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD * bytes + line).cast()) }
+/// A tile's keys or values, of `bytes` each. They are taken in the order 0, L, 2L, …, 1, L + 1, …, as `streams` that each run
+/// through a stretch of L of their own, because memory's prefetchers keep more pages on their way so; then those left over.
+#[derive(Clone, Copy)]
+struct Tile {
+    at: *const u8,
+    bytes: usize,
+    slots: usize,
+    streams: usize,
+}
+
+impl Tile {
+    /// The order's length: whole rounds of streams.
+    fn len(&self) -> usize {
+        self.slots.next_multiple_of(self.streams)
+    }
+
+    /// The slot that is `stream`-th in the round that begins at `first`, past the end the last one again; asks for what lies
+    /// ahead of it.
+    #[inline(always)]
+    fn slot(&self, first: usize, stream: usize) -> *const u8 {
+        let each = self.slots / self.streams;
+        let round = first / self.streams;
+        let slot = if round < each { stream * each + round } else { (first + stream).min(self.slots - 1) };
+        let at = self.at.wrapping_add(slot * self.bytes);
+        for line in (0..self.bytes).step_by(64) {
+            // SAFETY: a prefetch never faults, wherever it points.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast()) }
+        }
+        at
     }
 }
 
@@ -66,60 +97,66 @@ struct Queries {
     acc: [*mut f32; MOST],
 }
 
-/// Logits `p[s][q]` of slots `0..n` at `keys`, and -∞ up to the next whole vector.
+/// Logits `p[s][q]` of a tile's keys in its order, and -∞ past its end.
 #[inline(always)]
-unsafe fn logits<S: Simd, const Q: usize, const Q8: bool>(
-    queries: &Queries,
-    (keys, key_bytes, key_dim): (*const u8, usize, usize),
-    n: usize,
-    p: *mut f32,
-) {
-    let per = S::LANES / Q;
-    let mut s = 0;
-    while s < n {
-        // SAFETY: slots beyond the last are the last one again; p has room for whole vectors.
-        unsafe {
-            let mut parts = [S::splat_f(0.0); 4];
-            for (j, part) in parts.iter_mut().enumerate().take(S::LANES / 4) {
-                // Four pairs of a slot and a query: 4 / Q slots.
-                let mut sums = [S::splat_f(0.0); 4];
-                for (slot, sums) in sums.chunks_exact_mut(Q).enumerate() {
-                    let at = keys.add((s + j * 4 / Q + slot).min(n - 1) * key_bytes);
-                    ask(at, key_bytes);
-                    let mut d = 0;
-                    while d < key_dim {
-                        let scale = scale::<S, Q8>(at, d);
-                        for _ in 0..if Q8 { 32 / S::LANES } else { 1 } {
-                            let key = cached::<S, Q8>(at, d, scale);
-                            for (sum, query) in sums.iter_mut().zip(queries.from) {
-                                *sum = S::fma(S::load_f(query.add(d)), key, *sum);
-                            }
-                            d += S::LANES;
+unsafe fn logits<S: Simd, const Q: usize, const Q8: bool>(queries: &Queries, keys: Tile, key_dim: usize, p: *mut f32) {
+    let (parts, per) = (S::LANES / 4, S::LANES / Q);
+    for first in (0..keys.len()).step_by(keys.streams) {
+        for stream in (0..streams::<S>(Q)).step_by(per) {
+            // SAFETY: Tile gives slots inside the tile; p has room for its order.
+            unsafe {
+                // Four pairs of a slot and a query, the slots in order, for each of up to four parts.
+                let mut sums = [[S::splat_f(0.0); 4]; 4];
+                let mut at = [keys.at; 16];
+                for (i, at) in at.iter_mut().enumerate().take(per) {
+                    *at = keys.slot(first, stream + i);
+                }
+                let mut d = 0;
+                while d < key_dim {
+                    let mut scales = [S::splat_f(1.0); 16];
+                    for (scale_of, at) in scales.iter_mut().zip(at).take(if Q8 { per } else { 0 }) {
+                        *scale_of = scale::<S, Q8>(at, d);
+                    }
+                    for _ in 0..if Q8 { 32 / S::LANES } else { 1 } {
+                        let mut query = [S::splat_f(0.0); Q];
+                        for (query, from) in query.iter_mut().zip(queries.from) {
+                            *query = S::load_f(from.add(d));
                         }
+                        for i in 0..per {
+                            let key = cached::<S, Q8>(at[i], d, scales[i]);
+                            for (q, query) in query.iter().enumerate() {
+                                let pair = i * Q + q;
+                                sums[pair / 4][pair % 4] = S::fma(*query, key, sums[pair / 4][pair % 4]);
+                            }
+                        }
+                        d += S::LANES;
                     }
                 }
-                *part = S::sum_parts(sums);
+                let mut part = [S::splat_f(0.0); 4];
+                for (part, sums) in part.iter_mut().zip(sums).take(parts) {
+                    *part = S::sum_parts(sums);
+                }
+                S::store_f(p.add((first + stream) * Q), S::join_parts(part));
             }
-            S::store_f(p.add(s * Q), S::join_parts(parts));
         }
-        s += per;
     }
-    for i in n * Q..s * Q {
+    for i in keys.slots * Q..keys.len() * Q {
         // SAFETY: as above.
         unsafe { *p.add(i) = f32::NEG_INFINITY }
     }
 }
 
-/// `acc[q] += Σ_s p[s][q] · value[s]` for `V` vectors from element `d` on.
+/// `acc[q] += Σ_s p[s][q] · value[s]` for `V` vectors from element `d` on and the part `range` of the tile's order: whole
+/// rounds.
 #[inline(always)]
 unsafe fn mix<S: Simd, const Q: usize, const Q8: bool, const V: usize>(
     queries: &Queries,
-    (values, value_bytes): (*const u8, usize),
-    n: usize,
+    values: Tile,
+    range: core::ops::Range<usize>,
     p: *const f32,
     d: usize,
 ) {
-    // SAFETY: the caller's duty: n slots of weights and values, V vectors of accumulators.
+    // SAFETY: the caller's duty: weights for the tile's order, V vectors of accumulators.
     unsafe {
         let mut sums = [[S::splat_f(0.0); V]; Q];
         for (sums, acc) in sums.iter_mut().zip(queries.acc) {
@@ -127,18 +164,20 @@ unsafe fn mix<S: Simd, const Q: usize, const Q8: bool, const V: usize>(
                 *sum = S::load_f(acc.add(d + v * S::LANES));
             }
         }
-        for s in 0..n {
-            let at = values.add(s * value_bytes);
-            ask(at, value_bytes);
-            let mut by = S::splat_f(1.0);
-            for v in 0..V {
-                let d = d + v * S::LANES;
-                if v * S::LANES % 32 == 0 {
-                    by = scale::<S, Q8>(at, d);
-                }
-                let value = cached::<S, Q8>(at, d, by);
-                for (q, sums) in sums.iter_mut().enumerate() {
-                    sums[v] = S::fma(S::splat_f(*p.add(s * Q + q)), value, sums[v]);
+        for first in range.step_by(values.streams) {
+            for stream in 0..streams::<S>(Q) {
+                let at = values.slot(first, stream);
+                let p = p.add((first + stream) * Q);
+                let mut by = S::splat_f(1.0);
+                for v in 0..V {
+                    let d = d + v * S::LANES;
+                    if v * S::LANES % 32 == 0 {
+                        by = scale::<S, Q8>(at, d);
+                    }
+                    let value = cached::<S, Q8>(at, d, by);
+                    for (q, sums) in sums.iter_mut().enumerate() {
+                        sums[v] = S::fma(S::splat_f(*p.add(q)), value, sums[v]);
+                    }
                 }
             }
         }
@@ -158,7 +197,7 @@ unsafe fn soften<S: Simd, const Q: usize>(
     soft_cap: f32,
     (max, sum, acc): (&mut [f32], &mut [f32], &mut [f32]),
 ) {
-    let (floats, dim) = ((n * Q).next_multiple_of(S::LANES), acc.len() / Q);
+    let (floats, dim) = (n.next_multiple_of(streams::<S>(Q)) * Q, acc.len() / Q);
     // SAFETY: p has that many floats.
     unsafe {
         if soft_cap > 0.0 {
@@ -229,25 +268,29 @@ unsafe fn some<S: Simd, const Q: usize, const Q8: bool>(
         // SAFETY: slots s..s + n are inside the run, vectors of the queries inside them by their sizes, which `fits` has
         // found to be whole vectors.
         unsafe {
-            let (keys, values) = (run.keys.as_ptr().add(s * key_bytes), run.values.as_ptr().add(s * value_bytes));
-            logits::<S, Q, Q8>(&queries, (keys, key_bytes, key_dim), n, p);
+            let tile =
+                |of: &[u8], bytes| Tile { at: of.as_ptr().add(s * bytes), bytes, slots: n, streams: streams::<S>(Q) };
+            let (keys, values) = (tile(run.keys, key_bytes), tile(run.values, value_bytes));
+            logits::<S, Q, Q8>(&queries, keys, key_dim, p);
             soften::<S, Q>(p, n, soft_cap, (&mut *max, &mut *sum, &mut *acc));
             for i in 0..Q {
                 queries.acc[i] = acc[i * value_dim..].as_mut_ptr();
             }
-            let values = (values, value_bytes);
-            let mut d = 0;
-            while d < value_dim {
-                if value_dim - d >= wide * S::LANES {
-                    if S::LANES == 16 {
-                        mix::<S, Q, Q8, 4>(&queries, values, n, p, d);
+            for first in (0..values.len()).step_by(MIXED) {
+                let range = first..(first + MIXED).min(values.len());
+                let mut d = 0;
+                while d < value_dim {
+                    if value_dim - d >= wide * S::LANES {
+                        if S::LANES == 16 {
+                            mix::<S, Q, Q8, 4>(&queries, values, range.clone(), p, d);
+                        } else {
+                            mix::<S, Q, Q8, 2>(&queries, values, range.clone(), p, d);
+                        }
+                        d += wide * S::LANES;
                     } else {
-                        mix::<S, Q, Q8, 2>(&queries, values, n, p, d);
+                        mix::<S, Q, Q8, 1>(&queries, values, range.clone(), p, d);
+                        d += S::LANES;
                     }
-                    d += wide * S::LANES;
-                } else {
-                    mix::<S, Q, Q8, 1>(&queries, values, n, p, d);
-                    d += S::LANES;
                 }
             }
         }

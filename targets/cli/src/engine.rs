@@ -305,15 +305,8 @@ fn weights(asked: Option<u64>, opened: &Opened, model: &Model) -> Done<(Source, 
     Ok((Source::Streamed(Box::new(residency)), Some(plan)))
 }
 
-/// Zeroed memory aligned to 64 bytes, kept for good; pages that are never touched cost nothing.
+/// Zeroed memory aligned to 64 bytes, kept for good.
 pub fn memory(bytes: u64) -> Done<&'static mut [u8]> {
-    let too_much = || failed(format!("no memory for the plan's {}: try a smaller --ctx", size::show(bytes)));
-    let len = usize::try_from(bytes).ok().and_then(|b| b.checked_add(Arena::ALIGN)).ok_or_else(too_much)?;
-    // Asked of the allocator as zeroed pages, not as zeros written.
-    let mut probe: Vec<u8> = Vec::new();
-    probe.try_reserve_exact(len).map_err(|_| too_much())?;
-    drop(probe);
-    let memory = Vec::leak(vec![0u8; len]);
-    let skip = memory.as_ptr().align_offset(Arena::ALIGN).min(Arena::ALIGN);
-    Ok(&mut memory[skip..skip + bytes as usize])
+    let memory = usize::try_from(bytes).ok().and_then(|len| drupe_host::map::zeroed(len).ok());
+    memory.ok_or_else(|| failed(format!("no memory for the plan's {}: try a smaller --ctx", size::show(bytes))))
 }

@@ -294,6 +294,20 @@ fn open_part(path: &Path) -> Result<Part, OpenErrorKind> {
     Ok(Part { path: path.to_path_buf(), file, map })
 }
 
+/// `len` zeroed bytes of anonymous memory, kept for good, by huge pages where the system grants them: attention at a depth of
+/// 4096 tokens reads several megabytes of keys and values per layer and would walk the page tables for each 4 KiB. Memory that
+/// is never touched costs nothing, to within a huge page.
+///
+/// # Errors
+/// The system has no such stretch of addresses.
+pub fn zeroed(len: usize) -> io::Result<&'static mut [u8]> {
+    let map = memmap2::MmapMut::map_anon(len.max(1))?;
+    #[cfg(target_os = "linux")]
+    // Only a hint.
+    let _ = map.advise(Advice::HugePage);
+    Ok(&mut Box::leak(Box::new(map))[..len])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -239,6 +239,22 @@ macro_rules! eight_lanes {
                 unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
             }
             #[inline(always)]
+            unsafe fn any_lt(a: __m256, b: __m256) -> bool {
+                unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) != 0 }
+            }
+            #[inline(always)]
+            unsafe fn fraction(x: __m256) -> __m256 {
+                unsafe { _mm256_sub_ps(x, _mm256_floor_ps(x)) }
+            }
+            #[inline(always)]
+            unsafe fn times_power(y: __m256, x: __m256) -> __m256 {
+                unsafe {
+                    // By adding to the exponent. max answers its second argument where one is NaN.
+                    let n = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_set1_ps(-126.0), _mm256_floor_ps(x)));
+                    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), _mm256_slli_epi32::<23>(n)))
+                }
+            }
+            #[inline(always)]
             unsafe fn sum(x: __m256) -> f32 {
                 unsafe {
                     let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));

@@ -178,6 +178,12 @@ pub(super) trait Simd: Sized {
     unsafe fn fnma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a < b` lanes from `x`, others from `y`.
     unsafe fn select_lt(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// Whether `a < b` in any lane.
+    unsafe fn any_lt(a: Self::F, b: Self::F) -> bool;
+    /// `x - ⌊x⌋`.
+    unsafe fn fraction(x: Self::F) -> Self::F;
+    /// `y · 2^⌊x⌋` for `y` of 1 to 2 and `x ≤ 0`; below -126 it may be taken for -126.
+    unsafe fn times_power(y: Self::F, x: Self::F) -> Self::F;
     unsafe fn sum(x: Self::F) -> f32;
     /// For each 128-bit part, the sums of the part's lanes of `x[0]`, …, `x[3]`.
     unsafe fn sum_parts(x: [Self::F; 4]) -> Self::F;

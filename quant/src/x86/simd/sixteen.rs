@@ -256,6 +256,19 @@ impl Simd for Wide {
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
     }
     #[inline(always)]
+    unsafe fn any_lt(a: __m512, b: __m512) -> bool {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) != 0 }
+    }
+    #[inline(always)]
+    unsafe fn fraction(x: __m512) -> __m512 {
+        // Rounding down, without exceptions.
+        unsafe { _mm512_reduce_ps::<0b1001>(x) }
+    }
+    #[inline(always)]
+    unsafe fn times_power(y: __m512, x: __m512) -> __m512 {
+        unsafe { _mm512_scalef_ps(y, x) }
+    }
+    #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(x) }
     }
