@@ -131,8 +131,15 @@ fn tokenize(gguf: &Gguf) -> Option<Vec<u32>> {
 #[test]
 fn damaged_models() {
     let of = |name| drupe_host::synth::in_memory(&Spec::parse(name).expect("a shape")).expect("a model");
-    let models =
-        ["tiny-llama3:q4_0", "tiny-gemma3:q4_0", "tiny-phi3:q8_0", "tiny-yarn-ext:q4_0", "tiny-wide:q4_k_m"].map(of);
+    let models = [
+        "tiny-llama3:q4_0",
+        "tiny-gemma3:q4_0",
+        "tiny-phi3:q8_0",
+        "tiny-yarn-ext:q4_0",
+        "tiny-wide:q4_k_m",
+        "tiny-granitemoe:q8_0",
+    ]
+    .map(of);
     models.iter().for_each(|m| assert_eq!(run_model(m), Some(())));
     // Of the head, most is vocabulary; the keys before and the tensors after it are few.
     let heads =

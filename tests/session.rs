@@ -64,7 +64,11 @@ fn generation_past_the_context_does_not_depend_on_how_the_text_was_cut() {
 
 #[test]
 fn logits_are_the_same_bits_for_any_number_of_workers() {
-    let bytes = model(MODEL);
+    [MODEL, "tiny-qwen2moe:q8_0"].into_iter().for_each(same_bits_for_any_number_of_workers);
+}
+
+fn same_bits_for_any_number_of_workers(name: &str) {
+    let bytes = model(name);
     let text = text(90);
     let answer = |workers: u32, team: &dyn Team| {
         let config = Config { workers, ..Config::new(64) };
