@@ -1,7 +1,7 @@
 //! A feed-forward of experts ([`Experts`]): which of them each token takes, and their sum.
 
 // Without the feature no family has experts: the buffers are empty, and nobody computes in them.
-#![cfg_attr(not(feature = "experts"), allow(dead_code))]
+#![cfg_attr(not(feature = "experts"), allow(dead_code, unused_imports))]
 
 use crate::forward::{Buffers, Pass, small};
 use crate::quant::ActKind;

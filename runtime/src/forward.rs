@@ -32,6 +32,7 @@ pub(crate) struct Buffers<'a> {
     /// `[logits, vocab]`.
     pub logits: &'a mut [f32],
     /// For a feed-forward of experts.
+    #[cfg_attr(not(feature = "experts"), allow(dead_code))]
     pub experts: ExpertBuffers<'a>,
     /// Every worker's scratch.
     pub scratch: &'a mut [u8],
