@@ -120,6 +120,20 @@ impl Pass<'_, '_> {
         self.weights.expect(&Chosen { matrices, count: experts.count, chosen: &chosen[..any] });
 
         sum[..n * width].fill(0.0);
+        // What all tokens take comes first: the others may be on their way from storage.
+        if experts.shared_ffn > 0 {
+            picked[..n * width].copy_from_slice(&x[..n * width]);
+            let LayerTensors { shared_gate, shared_up, shared_down, shared_router, .. } = *tensors;
+            self.expert([shared_gate, shared_up, shared_down], picked, b.inner, b.acts, b.scratch)?;
+            let router = small(self.weights, &shared_router)?;
+            let picked = &*picked;
+            self.crew.for_tokens(sum, width, |t, sum| {
+                let x = x[t * width..][..width].iter().zip(router.as_chunks::<4>().0);
+                let logit: f32 = x.map(|(x, w)| x * f32::from_le_bytes(*w)).sum();
+                let gate = if experts.shared_gate { 1.0 / (1.0 + libm::expf(-logit)) } else { 1.0 };
+                kernels.add_scaled(sum, &picked[t * width..][..width], gate);
+            });
+        }
         for &e in &chosen[..any] {
             let weight = |t: usize| choices[t * used..][..used].iter().find(|c| c.expert == e).map(|c| c.weight);
             let mut taking = 0;
@@ -140,19 +154,6 @@ impl Pass<'_, '_> {
                 if let (Ok(at), Some(weight)) = (tokens.binary_search(&(t as u32)), weight(t)) {
                     kernels.add_scaled(sum, &picked[at * width..][..width], weight);
                 }
-            });
-        }
-        if experts.shared_ffn > 0 {
-            picked[..n * width].copy_from_slice(&x[..n * width]);
-            let LayerTensors { shared_gate, shared_up, shared_down, shared_router, .. } = *tensors;
-            self.expert([shared_gate, shared_up, shared_down], picked, b.inner, b.acts, b.scratch)?;
-            let router = small(self.weights, &shared_router)?;
-            let picked = &*picked;
-            self.crew.for_tokens(sum, width, |t, sum| {
-                let x = x[t * width..][..width].iter().zip(router.as_chunks::<4>().0);
-                let logit: f32 = x.map(|(x, w)| x * f32::from_le_bytes(*w)).sum();
-                let gate = if experts.shared_gate { 1.0 / (1.0 + libm::expf(-logit)) } else { 1.0 };
-                kernels.add_scaled(sum, &picked[t * width..][..width], gate);
             });
         }
         self.join(&tensors.post_ffn_norm, b.stream, b.experts.sum, b.inner)

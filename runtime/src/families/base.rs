@@ -96,6 +96,10 @@ pub(super) fn experts(reader: &Reader<'_, '_>, recipe: &mut Recipe, normed: bool
         let (key, found) = (reader.key("expert_gating_func"), Label::from("another function"));
         return Err(RecipeError::Unsupported { key, found, supported: "1, the softmax over all" });
     }
+    if reader.gguf.bool((reader.family, "expert_weights_norm"))?.is_some_and(|found| found != normed) {
+        let (key, found) = (reader.key("expert_weights_norm"), Label::from("not this family's"));
+        return Err(RecipeError::Unsupported { key, found, supported: "as the family was trained, or no such key" });
+    }
     for key in ["expert_group_count", "leading_dense_block_count", "interleave_moe_layer_step"] {
         reader.refuse(key)?;
     }

@@ -1,20 +1,17 @@
 //! Llama 1 to 3.3, Mistral, Mixtral (the one with experts), and the many models in their shape.
 
 use super::RecipeError;
-#[cfg(not(feature = "experts"))]
-use super::base::recipe;
 #[cfg(feature = "experts")]
-use super::base::{any, experts};
-use super::base::{rope_factors, window};
+use super::base::experts;
+use super::base::{any, rope_factors, window};
 use super::reader::Reader;
 use crate::quant::RopeKind;
 use crate::recipe::{Recipe, Windows};
 
 pub(super) fn read(reader: &mut Reader<'_, '_>) -> Result<Recipe, RecipeError> {
-    #[cfg(feature = "experts")]
     let mut recipe = any(reader, RopeKind::Norm)?;
     #[cfg(not(feature = "experts"))]
-    let mut recipe = recipe(reader, RopeKind::Norm)?;
+    reader.refuse("expert_count")?;
     rope_factors(reader, &mut recipe)?;
     #[cfg(feature = "experts")]
     if reader.gguf.u64((reader.family, "expert_count"))?.is_some_and(|n| n > 0) {

@@ -157,6 +157,7 @@ fn experts_are_read_and_checked() {
         (with("olmoe", &[("expert_used_count", 5)]), "olmoe.expert_used_count is 5; expected 1 to 4"),
         (with("olmoe", &[("expert_used_count", 0)]), "olmoe.expert_used_count is 0; expected 1 to 4"),
         (with("olmoe", &[("expert_gating_func", 2)]), "olmoe.expert_gating_func is another function, which is not"),
+        (changed("olmoe", |w| w.bool("olmoe.expert_weights_norm", true)), "olmoe.expert_weights_norm is not this"),
         (with("olmoe", &[("expert_feed_forward_length", u32::MAX)]), "olmoe.expert_feed_forward_length is 4294967295"),
         (
             with("llama", &[("expert_count", 4), ("expert_used_count", 9)]),

@@ -6,24 +6,9 @@ use crate::engine::Loaded;
 use crate::measure::{Latency, median};
 use crate::size;
 use drupe_host::limit::Limit;
+use drupe_host::residency::{pass_bytes, visits};
 use drupe_host::usage::{Usage, cpu_name};
 use serde_json::{Value, json};
-
-/// Bytes of weights that one decoded token reads: every matrix once, of an embedding that is not also the output one row,
-/// of experts those that it takes.
-fn bytes_per_token(loaded: &Loaded) -> u64 {
-    let gguf = &loaded.opened.gguf;
-    let tied = gguf.tensor("output.weight").is_none();
-    let read = |t: &drupe::gguf::TensorInfo| match t.name {
-        "token_embd.weight" if !tied => t.bytes / t.dims[1].max(1),
-        name if name.ends_with("_exps.weight") => {
-            let (used, count) = loaded.plan.recipe.experts.map_or((1, 1), |e| (e.used, e.count));
-            t.bytes / u64::from(count) * u64::from(used)
-        }
-        _ => t.bytes,
-    };
-    gguf.tensors().map(|t| read(&t)).sum()
-}
 
 /// The document, without what is measured afterwards.
 pub fn report(args: &BenchArgs, loaded: &Loaded, m: &Measured, used: &Usage) -> Value {
@@ -69,7 +54,7 @@ pub fn report(args: &BenchArgs, loaded: &Loaded, m: &Measured, used: &Usage) -> 
         },
         "celsius": m.clocks.iter().filter_map(|c| c.celsius).reduce(f32::max),
         "throttled": throttled,
-        "bytes_per_token": bytes_per_token(loaded),
+        "bytes_per_token": pass_bytes(&visits(loaded.session.model())),
     })
 }
 

@@ -79,7 +79,7 @@ impl Promise {
     /// where they are.
     ///
     /// # Errors
-    /// Not at all.
+    /// They cannot be had within the promise.
     pub fn hold(&self, weights: u64, beside: Beside, visits: Option<&[Visit]>) -> Result<Hold, TooSmall> {
         let others = beside.plan.saturating_add(beside.program);
         let all = weights.saturating_add(others);
