@@ -31,6 +31,9 @@ const TILE: usize = 128;
 /// Up to so many tokens, reading the weights takes longer than multiplying them.
 const FEW: usize = 8;
 
+/// Bytes of a stream that are asked for ahead: what memory takes to answer, and a row's end is the next one's start.
+const AHEAD: usize = 512;
+
 /// Scales copied ahead: four columns of at most 8 bytes per lane.
 const HEADS: usize = 4;
 
@@ -53,8 +56,9 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
     let blocks = acts.cols / (32 * W::GROUPS);
     let row_bytes = blocks * W::BYTES;
     // With few tokens the memory sets the pace. Then each lane walks a range of rows of its own: so many streams, each in
-    // order, are what the prefetchers like best, and page walks overlap. With many tokens the lanes' rows lie side by
-    // side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
+    // order, are what the prefetchers like best, and page walks overlap; what they bring comes too late for a core that
+    // computes between its loads, so that each stream is asked for some lines ahead. With many tokens the lanes' rows lie
+    // side by side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
     let far = if acts.tokens <= FEW { rows / S::LANES } else { 0 };
     let distance = S::LANES * row_bytes + (S::LANES * row_bytes).min(16 << 10);
     let mut first = 0;
@@ -81,11 +85,11 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
             let stride = apart * row_bytes;
             unsafe {
                 let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
-                sink.begin(match (far, W::GROUPS) {
-                    (0, _) => Ahead::Side { at: at.at.wrapping_add(distance), step: W::BYTES * S::LANES / W::GROUPS },
-                    // A line lasts for several small blocks, so that misses are spread over them.
-                    (_, 1) => Ahead::Nothing,
-                    _ => Ahead::Apart { at: at.at, step: W::BYTES, stride },
+                let step = W::BYTES * S::LANES / W::GROUPS;
+                sink.begin(match apart {
+                    0 => Ahead::Nothing,
+                    1 => Ahead::Side { at: at.at.wrapping_add(distance), step },
+                    _ => Ahead::Apart { at: at.at.wrapping_add(AHEAD), stride, lane: 0, lines: step.div_ceil(64) },
                 });
                 let head = |b: usize| heads.add(b % HEADS * S::LANES * 8);
                 for b in 0..blocks.min(2) {
@@ -95,7 +99,6 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
                     if b + 2 < blocks {
                         W::gather(Rows { at: at.at.add(2 * W::BYTES), stride }, head(b + 2));
                     }
-                    sink.next_block(at.at.wrapping_add(W::BYTES));
                     W::block(at, b, head(b), &mut sink);
                     at.at = at.at.wrapping_add(W::BYTES);
                 }
