@@ -19,7 +19,7 @@
 //! of tokens.
 
 use super::simd::{Rows, Simd};
-use super::tile::{Ahead, Sink, panel_bytes};
+use super::tile::{Ahead, Sink, ask_line, panel_bytes};
 use super::weights::Weights;
 use crate::Format;
 use crate::act::{ActKind, Acts};
@@ -71,6 +71,12 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
             let panel = acc.add(2 * tokens * S::LANES).cast();
             Sink::<S>::fill(W::SIDE, acts, first, tokens, panel, acc)
         };
+        if far > 0 {
+            // Where the streams begin nobody asked for them.
+            for line in (0..AHEAD).step_by(64) {
+                (0..S::LANES).for_each(|lane| ask_line(w.as_ptr().wrapping_add(lane * far * row_bytes + line)));
+            }
+        }
         let mut r = 0;
         while r < rows {
             // The first row, how far the lanes' rows are apart, and how many rows this is. The last group reaches back to

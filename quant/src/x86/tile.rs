@@ -59,6 +59,14 @@ pub(super) struct Sink<S: Simd> {
     lanes: PhantomData<S>,
 }
 
+/// Asks for a line of memory. It goes to the second level, which holds more misses than the first and does not lose the
+/// rows that are being read.
+#[inline(always)]
+pub(super) fn ask_line(at: *const u8) {
+    // SAFETY: a prefetch never faults, wherever it points.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+}
+
 /// What memory to ask for next.
 pub(super) enum Ahead {
     /// Nothing.
@@ -155,22 +163,20 @@ impl<S: Simd> Sink<S> {
     }
 
     /// Asks for the next weights: a few lines at every group, since a burst of them finds no room among the outstanding
-    /// misses. They go to the second level, which holds more misses and does not lose the rows that are being read.
+    /// misses.
     #[inline(always)]
     fn ask(&mut self) {
-        // SAFETY: a prefetch never faults, wherever it points.
-        let line = |at: *const u8| unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
         match &mut self.ahead {
             Ahead::Nothing => {}
             Ahead::Side { at, step } => {
                 for i in (0..*step).step_by(64) {
-                    line(at.wrapping_add(i));
+                    ask_line(at.wrapping_add(i));
                 }
                 *at = at.wrapping_add(*step);
             }
             Ahead::Apart { at, stride, lane, lines } => {
                 for _ in 0..*lines {
-                    line(*at);
+                    ask_line(*at);
                     *at = at.wrapping_add(*stride);
                     *lane += 1;
                     if *lane == S::LANES {
