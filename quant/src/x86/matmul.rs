@@ -32,7 +32,14 @@ const TILE: usize = 128;
 const FEW: usize = 8;
 
 /// Bytes of a stream that are asked for ahead: what memory takes to answer, and a row's end is the next one's start.
-const AHEAD: usize = 512;
+const AHEAD: usize = 640;
+
+/// Lines to ask for at each group, so that every lane's turn comes once in 64 bytes of its stream, or nearly: a lead of
+/// [`AHEAD`] lasts for a row that is read by a sixteenth faster.
+const fn lines<S: Simd, W: Weights<S>>() -> usize {
+    let group = W::BYTES / W::GROUPS;
+    S::LANES.div_ceil((64 + group / 8) / group)
+}
 
 /// Scales copied ahead: four columns of at most 8 bytes per lane.
 const HEADS: usize = 4;
@@ -91,11 +98,10 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
             let stride = apart * row_bytes;
             unsafe {
                 let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
-                let step = W::BYTES * S::LANES / W::GROUPS;
                 sink.begin(match apart {
                     0 => Ahead::Nothing,
-                    1 => Ahead::Side { at: at.at.wrapping_add(distance), step },
-                    _ => Ahead::Apart { at: at.at.wrapping_add(AHEAD), stride, lane: 0, lines: step.div_ceil(64) },
+                    1 => Ahead::Side { at: at.at.wrapping_add(distance), step: W::BYTES * S::LANES / W::GROUPS },
+                    _ => Ahead::Apart { at: at.at.wrapping_add(AHEAD), stride, lane: 0, lines: lines::<S, W>() },
                 });
                 let head = |b: usize| heads.add(b % HEADS * S::LANES * 8);
                 for b in 0..blocks.min(2) {

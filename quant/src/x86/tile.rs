@@ -73,7 +73,7 @@ pub(super) enum Ahead {
     Nothing,
     /// Rows side by side: the bytes at this address, so many at each group.
     Side { at: *const u8, step: usize },
-    /// Rows `stride` apart: a line of each lane's in turn, so many at each group; the next one is at `at`, of lane `lane`.
+    /// Rows `stride` apart: the lanes' lines in turn, so many at each group; the next one is lane `lane`'s, at `at`.
     Apart { at: *const u8, stride: usize, lane: usize, lines: usize },
 }
 
@@ -175,14 +175,13 @@ impl<S: Simd> Sink<S> {
                 *at = at.wrapping_add(*step);
             }
             Ahead::Apart { at, stride, lane, lines } => {
-                for _ in 0..*lines {
-                    ask_line(*at);
-                    *at = at.wrapping_add(*stride);
-                    *lane += 1;
-                    if *lane == S::LANES {
-                        *lane = 0;
-                        *at = at.wrapping_sub(S::LANES * *stride).wrapping_add(64);
-                    }
+                (0..*lines).for_each(|i| ask_line(at.wrapping_add(i * *stride)));
+                *at = at.wrapping_add(*lines * *stride);
+                *lane += *lines;
+                // Looked at once: a few lines beyond the last lane cost less than a look at each.
+                if *lane >= S::LANES {
+                    *at = at.wrapping_sub(*lane * *stride).wrapping_add(64);
+                    *lane = 0;
                 }
             }
         }
