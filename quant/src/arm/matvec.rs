@@ -74,7 +74,8 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
     starts: *const i32,
     blocks: usize,
 ) -> [f32; R] {
-    // SAFETY: every address is inside the `R` rows of `blocks` blocks, the token's record or `starts`.
+    // SAFETY: every address is inside the `R` rows of `blocks` blocks, the token's record or `starts`; behind the first of
+    // four rows is the second, at least four blocks.
     unsafe {
         let mut rows = [w; R];
         for (r, p) in rows.iter_mut().enumerate() {

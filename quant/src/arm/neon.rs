@@ -49,17 +49,26 @@ unsafe fn smull(q: int8x16_t, a: int8x16_t) -> int16x8_t {
     sum
 }
 
-/// Products of 16 elements, added in pairs in i16: |q · a| ≤ 128 · 127, so two fit.
+/// Products of four times 16 elements, added in pairs in i16: |q · a| ≤ 128 · 127, so two fit. The four are side by side
+/// for the cores that execute in order; so below.
 #[inline(always)]
-unsafe fn products_16(q: int8x16_t, a: int8x16_t) -> int16x8_t {
+unsafe fn products_16(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> [int16x8_t; 4] {
     // SAFETY: baseline NEON.
-    unsafe { smlal2(smull(q, a), q, a) }
+    unsafe {
+        let p = four!(|I| smull(q[I], a[I]));
+        four!(|I| smlal2(p[I], q[I], a[I]))
+    }
 }
 
+/// The same for 32 elements, added by fours.
 #[inline(always)]
-unsafe fn products_32(q: Bytes32, a: Bytes32) -> int16x8_t {
+unsafe fn products_32(q: [Bytes32; 4], a: [Bytes32; 4]) -> [int16x8_t; 4] {
     // SAFETY: baseline NEON.
-    unsafe { smlal2(smlal(products_16(q[0], a[0]), q[1], a[1]), q[1], a[1]) }
+    unsafe {
+        let p = products_16(four!(|I| q[I][0]), four!(|I| a[I][0]));
+        let p = four!(|I| smlal(p[I], q[I][1], a[I][1]));
+        four!(|I| smlal2(p[I], q[I][1], a[I][1]))
+    }
 }
 
 /// Sums of `q[i] · a[i]` over 16 elements, `i` in 0..4. `NARROW`: see [`super::cpu::Cpu`].
@@ -67,7 +76,7 @@ unsafe fn products_32(q: Bytes32, a: Bytes32) -> int16x8_t {
 unsafe fn dots_16<const NARROW: bool>(q: [int8x16_t; 4], a: [int8x16_t; 4]) -> int32x4_t {
     // SAFETY: baseline NEON.
     unsafe {
-        let p = four!(|I| products_16(q[I], a[I]));
+        let p = products_16(q, a);
         if NARROW { join_narrow(p) } else { join(four!(|I| vpaddlq_s16(p[I]))) }
     }
 }
@@ -82,10 +91,11 @@ impl Cpu for Neon {
         // SAFETY: baseline NEON.
         unsafe {
             if NARROW {
-                join_narrow(four!(|I| products_32(q[I], a[I])))
-            } else {
-                join(four!(|I| vpadalq_s16(vpaddlq_s16(products_16(q[I][0], a[I][0])), products_16(q[I][1], a[I][1]))))
+                return join_narrow(products_32(q, a));
             }
+            let first = products_16(four!(|I| q[I][0]), four!(|I| a[I][0]));
+            let last = products_16(four!(|I| q[I][1]), four!(|I| a[I][1]));
+            widening::join_wide(first, last)
         }
     }
 

@@ -108,7 +108,7 @@ pub(super) unsafe fn rows_of_q8_0(rows: [*const u8; 4], a: *const i8, d_a: *cons
 
 /// Four sums of 32 products from those of the first and the last 16, which are added in pairs.
 #[inline(always)]
-unsafe fn join_wide(first: [int16x8_t; 4], last: [int16x8_t; 4]) -> int32x4_t {
+pub(super) unsafe fn join_wide(first: [int16x8_t; 4], last: [int16x8_t; 4]) -> int32x4_t {
     // SAFETY: baseline NEON.
     unsafe { join(four!(|I| vpadalq_s16(vpaddlq_s16(first[I]), last[I]))) }
 }
