@@ -2,8 +2,8 @@
 
 use super::blocks::Block256;
 use super::cpu::{
-    Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, clear, four, join, load32, tile_loop, to_floats, two,
-    unrolled,
+    Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, ZEROS, clear, four, join, load32, tile_loop, to_floats,
+    two, unrolled,
 };
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -41,6 +41,56 @@ unsafe fn mla_lane<const LANE: usize>(sum: int32x4_t, x: int32x4_t, y: int32x4_t
         );
     }
     sum
+}
+
+/// `64 · Σ min · high + Σ min · low` of four rows by four tokens, a token in each vector: `mins` in words of four sub-blocks,
+/// four rows in turn, and what [`super::gemm`] splits each token's sums into.
+#[inline(always)]
+pub(super) unsafe fn min_sums<const SUB: usize>(mins: *const i8, a: &[[int8x16_t; 2]; 4]) -> [int32x4_t; 4] {
+    /// Words of minima in the registers `$m` by the tokens' lanes.
+    macro_rules! words {
+        ($a:literal, $($m:literal $lane:literal)*) => {
+            concat!($(
+                "sdot v28.4s, v", $m, ".16b, {", $a, "0:v}.4b[", $lane, "]\nsdot v29.4s, v", $m, ".16b, {", $a, "1:v}.4b[", $lane,
+                "]\nsdot v30.4s, v", $m, ".16b, {", $a, "2:v}.4b[", $lane, "]\nsdot v31.4s, v", $m, ".16b, {", $a, "3:v}.4b[",
+                $lane, "]\n"
+            ),*)
+        };
+    }
+    let (s0, s1, s2, s3): (int32x4_t, int32x4_t, int32x4_t, int32x4_t);
+    // SAFETY: as for sdot; the caller gives 64 bytes of minima.
+    unsafe {
+        if SUB == 32 {
+            asm!(
+                ".arch_extension dotprod",
+                "ld1 {{v28.16b, v29.16b, v30.16b, v31.16b}}, [{zeros}]",
+                "ldp q26, q27, [{mins}]",
+                words!("a", "26" "2" "27" "3"),
+                "shl v28.4s, v28.4s, #6\nshl v29.4s, v29.4s, #6\nshl v30.4s, v30.4s, #6\nshl v31.4s, v31.4s, #6",
+                words!("a", "26" "0" "27" "1"),
+                zeros = in(reg) &raw const ZEROS, mins = in(reg) mins,
+                a0 = in(vreg) a[0][0], a1 = in(vreg) a[1][0], a2 = in(vreg) a[2][0], a3 = in(vreg) a[3][0],
+                out("v26") _, out("v27") _, out("v28") s0, out("v29") s1, out("v30") s2, out("v31") s3,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        } else {
+            asm!(
+                ".arch_extension dotprod",
+                "ld1 {{v28.16b, v29.16b, v30.16b, v31.16b}}, [{zeros}]",
+                "ld1 {{v24.16b, v25.16b, v26.16b, v27.16b}}, [{mins}]",
+                words!("b", "24" "0" "25" "1" "26" "2" "27" "3"),
+                "shl v28.4s, v28.4s, #6\nshl v29.4s, v29.4s, #6\nshl v30.4s, v30.4s, #6\nshl v31.4s, v31.4s, #6",
+                words!("a", "24" "0" "25" "1" "26" "2" "27" "3"),
+                zeros = in(reg) &raw const ZEROS, mins = in(reg) mins,
+                a0 = in(vreg) a[0][0], a1 = in(vreg) a[1][0], a2 = in(vreg) a[2][0], a3 = in(vreg) a[3][0],
+                b0 = in(vreg) a[0][1], b1 = in(vreg) a[1][1], b2 = in(vreg) a[2][1], b3 = in(vreg) a[3][1],
+                out("v24") _, out("v25") _, out("v26") _, out("v27") _,
+                out("v28") s0, out("v29") s1, out("v30") s2, out("v31") s3,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+    }
+    [s0, s1, s2, s3]
 }
 
 /// Each sub-block's scale less the next one's.
@@ -83,9 +133,11 @@ macro_rules! load_tokens {
 
 /// One group's block of 32: its sums in floats are `$s`.
 macro_rules! block_32 {
-    ($s0:literal $s1:literal $s2:literal $s3:literal) => {
+    (last $($s:literal)*) => { block_32!(@ ", #16" $($s)*) };
+    ($($s:literal)*) => { block_32!(@ "" $($s)*) };
+    (@ $then:literal $s0:literal $s1:literal $s2:literal $s3:literal) => {
         concat!(clear!(), sdots!("16" "18" "20" "22"), sdots!("17" "19" "21" "23"),
-            "ldr q24, [{d}], #16\nldr q25, [{d_a}]\n",
+            "ldr q24, [{d}], #16\nldr q25, [{d_a}]", $then, "\n",
             to_floats!(),
             "fmul v26.4s, v24.4s, v25.s[0]\nfmul v27.4s, v24.4s, v25.s[1]\n",
             "fmla v", $s0, ".4s, v28.4s, v26.4s\nfmla v", $s1, ".4s, v29.4s, v27.4s\n",
@@ -113,7 +165,7 @@ macro_rules! scaled {
 
 /// One group's 32 elements in one sub-block.
 macro_rules! sub_32 {
-    ($($s:literal)*) => {
+    ($(last)? $($s:literal)*) => {
         concat!(clear!(), sdots!("16" "18" "20" "22"), sdots!("17" "19" "21" "23"), "ldr q24, [{scales}], #16\n",
             scaled!($($s)*))
     };
@@ -121,9 +173,11 @@ macro_rules! sub_32 {
 
 /// One group's 32 elements in two sub-blocks, whose scales lie 64 bytes apart.
 macro_rules! sub_16 {
-    ($($s:literal)*) => {
-        concat!(clear!(), sdots!("16" "18" "20" "22"), "ldr q24, [{scales}], #16\n", scaled!($($s)*),
-            clear!(), sdots!("17" "19" "21" "23"), "ldr q24, [{scales}, #48]\n", scaled!($($s)*))
+    (last $($s:literal)*) => { sub_16!(@ "[{scales}], #64" "[{scales}], #16" $($s)*) };
+    ($($s:literal)*) => { sub_16!(@ "[{scales}], #16" "[{scales}, #48]" $($s)*) };
+    (@ $first:literal $second:literal $($s:literal)*) => {
+        concat!(clear!(), sdots!("16" "18" "20" "22"), "ldr q24, ", $first, "\n", scaled!($($s)*),
+            clear!(), sdots!("17" "19" "21" "23"), "ldr q24, ", $second, "\n", scaled!($($s)*))
     };
 }
 
@@ -251,9 +305,7 @@ impl Cpu for DotProd {
     unsafe fn multiply_32<const NARROW: bool>(blocks: Blocks32) -> TileSums<float32x4_t> {
         let Blocks32 { q, d, a, d_a, n } = blocks;
         // SAFETY: the caller gives the blocks' places, at least one, and the CPU (see [`super::cpu`]).
-        unsafe {
-            tile_loop!("dotprod", load_tokens!(), block_32, "add {d_a}, {d_a}, #16", vdupq_n_f32(0.0), a, n, q d d_a)
-        }
+        unsafe { tile_loop!("dotprod", load_tokens!(), block_32, a, n, q d d_a) }
     }
 
     #[inline(always)]
@@ -265,9 +317,9 @@ impl Cpu for DotProd {
         // SAFETY: the caller gives a super-block's places, and the CPU (see [`super::cpu`]).
         unsafe {
             if SUB == 32 {
-                tile_loop!("dotprod", load_tokens!(), sub_32, "", vdupq_n_s32(0), a, 8usize, q scales)
+                tile_loop!("dotprod", load_tokens!(), sub_32, a, 8usize, q scales)
             } else {
-                tile_loop!("dotprod", load_tokens!(), sub_16, "add {scales}, {scales}, #64", vdupq_n_s32(0), a, 8usize, q scales)
+                tile_loop!("dotprod", load_tokens!(), sub_16, a, 8usize, q scales)
             }
         }
     }

@@ -48,16 +48,18 @@ macro_rules! load_pair {
 
 /// One group's block of 32: its sums in floats are `$s`. The scales are multiplied first, as on the other CPUs.
 macro_rules! block_32 {
-    ($s0:literal $s1:literal $s2:literal $s3:literal) => {
+    (last $($s:literal)*) => { block_32!(@ "[{d_a}], #32" "[{d_a}, #-16]" $($s)*) };
+    ($($s:literal)*) => { block_32!(@ "[{d_a}]" "[{d_a}, #16]" $($s)*) };
+    (@ $first:literal $second:literal $s0:literal $s1:literal $s2:literal $s3:literal) => {
         concat!(
             clear!(),
             smmlas!("16" "20", "17" "21"),
             smmlas!("18" "22", "19" "23"),
-            "ldp q24, q25, [{d}], #32\nldr q26, [{d_a}]\n",
+            "ldp q24, q25, [{d}], #32\nldr q26, ", $first, "\n",
             to_floats!(),
             "fmul v27.4s, v24.4s, v26.4s\nfmul v26.4s, v25.4s, v26.4s\n",
             "fmla v", $s0, ".4s, v28.4s, v27.4s\nfmla v", $s1, ".4s, v29.4s, v26.4s\n",
-            "ldr q28, [{d_a}, #16]\n",
+            "ldr q28, ", $second, "\n",
             "fmul v24.4s, v24.4s, v28.4s\nfmul v25.4s, v25.4s, v28.4s\n",
             "fmla v", $s2, ".4s, v30.4s, v24.4s\nfmla v", $s3, ".4s, v31.4s, v25.4s\n"
         )
@@ -83,7 +85,7 @@ macro_rules! scaled {
 
 /// One group's 32 elements in one sub-block.
 macro_rules! sub_32 {
-    ($($s:literal)*) => {
+    ($(last)? $($s:literal)*) => {
         concat!(clear!(), smmlas!("16" "20", "17" "21"), smmlas!("18" "22", "19" "23"),
             "ldp q24, q25, [{scales}], #32\n", scaled!($($s)*))
     };
@@ -91,9 +93,11 @@ macro_rules! sub_32 {
 
 /// One group's 32 elements in two sub-blocks, whose scales lie 128 bytes apart.
 macro_rules! sub_16 {
-    ($($s:literal)*) => {
-        concat!(clear!(), smmlas!("16" "20", "17" "21"), "ldp q24, q25, [{scales}], #32\n", scaled!($($s)*),
-            clear!(), smmlas!("18" "22", "19" "23"), "ldp q24, q25, [{scales}, #96]\n", scaled!($($s)*))
+    (last $($s:literal)*) => { sub_16!(@ "[{scales}], #128" "[{scales}], #32" $($s)*) };
+    ($($s:literal)*) => { sub_16!(@ "[{scales}], #32" "[{scales}, #96]" $($s)*) };
+    (@ $first:literal $second:literal $($s:literal)*) => {
+        concat!(clear!(), smmlas!("16" "20", "17" "21"), "ldp q24, q25, ", $first, "\n", scaled!($($s)*),
+            clear!(), smmlas!("18" "22", "19" "23"), "ldp q24, q25, ", $second, "\n", scaled!($($s)*))
     };
 }
 
@@ -159,8 +163,7 @@ impl Cpu for I8mm {
         let Blocks32 { q, d, a, d_a, n } = blocks;
         // SAFETY: the caller gives the blocks' places, at least one, and the CPU (see [`super::cpu`]).
         unsafe {
-            let sums =
-                tile_loop!("i8mm", load_tokens!(), block_32, "add {d_a}, {d_a}, #32", vdupq_n_f32(0.0), a, n, q d d_a);
+            let sums = tile_loop!("i8mm", load_tokens!(), block_32, a, n, q d d_a);
             four!(|G| by_token(sums[G], |a, b| vuzp1q_f32(a, b), |a, b| vuzp2q_f32(a, b)))
         }
     }
@@ -174,9 +177,9 @@ impl Cpu for I8mm {
         // SAFETY: the caller gives a super-block's places, and the CPU (see [`super::cpu`]).
         unsafe {
             let sums = if SUB == 32 {
-                tile_loop!("i8mm", load_tokens!(), sub_32, "", vdupq_n_s32(0), a, 8usize, q scales)
+                tile_loop!("i8mm", load_tokens!(), sub_32, a, 8usize, q scales)
             } else {
-                tile_loop!("i8mm", load_tokens!(), sub_16, "add {scales}, {scales}, #128", vdupq_n_s32(0), a, 8usize, q scales)
+                tile_loop!("i8mm", load_tokens!(), sub_16, a, 8usize, q scales)
             };
             four!(|G| by_token(sums[G], |a, b| vuzp1q_s32(a, b), |a, b| vuzp2q_s32(a, b)))
         }
