@@ -2,8 +2,8 @@
 
 use super::blocks::Block256;
 use super::cpu::{
-    Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, ZEROS, clear, four, join, load32, tile_loop, to_floats,
-    two, unrolled,
+    Blocks32, Bytes32, Cpu, Offsets, SCALE_PLACES, TileSums, clear, four, join, load32, tile_loop, to_floats, two,
+    unrolled,
 };
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -41,56 +41,6 @@ unsafe fn mla_lane<const LANE: usize>(sum: int32x4_t, x: int32x4_t, y: int32x4_t
         );
     }
     sum
-}
-
-/// `64 · Σ min · high + Σ min · low` of four rows by four tokens, a token in each vector: `mins` in words of four sub-blocks,
-/// four rows in turn, and what [`super::gemm`] splits each token's sums into.
-#[inline(always)]
-pub(super) unsafe fn min_sums<const SUB: usize>(mins: *const i8, a: &[[int8x16_t; 2]; 4]) -> [int32x4_t; 4] {
-    /// Words of minima in the registers `$m` by the tokens' lanes.
-    macro_rules! words {
-        ($a:literal, $($m:literal $lane:literal)*) => {
-            concat!($(
-                "sdot v28.4s, v", $m, ".16b, {", $a, "0:v}.4b[", $lane, "]\nsdot v29.4s, v", $m, ".16b, {", $a, "1:v}.4b[", $lane,
-                "]\nsdot v30.4s, v", $m, ".16b, {", $a, "2:v}.4b[", $lane, "]\nsdot v31.4s, v", $m, ".16b, {", $a, "3:v}.4b[",
-                $lane, "]\n"
-            ),*)
-        };
-    }
-    let (s0, s1, s2, s3): (int32x4_t, int32x4_t, int32x4_t, int32x4_t);
-    // SAFETY: as for sdot; the caller gives 64 bytes of minima.
-    unsafe {
-        if SUB == 32 {
-            asm!(
-                ".arch_extension dotprod",
-                "ld1 {{v28.16b, v29.16b, v30.16b, v31.16b}}, [{zeros}]",
-                "ldp q26, q27, [{mins}]",
-                words!("a", "26" "2" "27" "3"),
-                "shl v28.4s, v28.4s, #6\nshl v29.4s, v29.4s, #6\nshl v30.4s, v30.4s, #6\nshl v31.4s, v31.4s, #6",
-                words!("a", "26" "0" "27" "1"),
-                zeros = in(reg) &raw const ZEROS, mins = in(reg) mins,
-                a0 = in(vreg) a[0][0], a1 = in(vreg) a[1][0], a2 = in(vreg) a[2][0], a3 = in(vreg) a[3][0],
-                out("v26") _, out("v27") _, out("v28") s0, out("v29") s1, out("v30") s2, out("v31") s3,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        } else {
-            asm!(
-                ".arch_extension dotprod",
-                "ld1 {{v28.16b, v29.16b, v30.16b, v31.16b}}, [{zeros}]",
-                "ld1 {{v24.16b, v25.16b, v26.16b, v27.16b}}, [{mins}]",
-                words!("b", "24" "0" "25" "1" "26" "2" "27" "3"),
-                "shl v28.4s, v28.4s, #6\nshl v29.4s, v29.4s, #6\nshl v30.4s, v30.4s, #6\nshl v31.4s, v31.4s, #6",
-                words!("a", "24" "0" "25" "1" "26" "2" "27" "3"),
-                zeros = in(reg) &raw const ZEROS, mins = in(reg) mins,
-                a0 = in(vreg) a[0][0], a1 = in(vreg) a[1][0], a2 = in(vreg) a[2][0], a3 = in(vreg) a[3][0],
-                b0 = in(vreg) a[0][1], b1 = in(vreg) a[1][1], b2 = in(vreg) a[2][1], b3 = in(vreg) a[3][1],
-                out("v24") _, out("v25") _, out("v26") _, out("v27") _,
-                out("v28") s0, out("v29") s1, out("v30") s2, out("v31") s3,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-    }
-    [s0, s1, s2, s3]
 }
 
 /// Each sub-block's scale less the next one's.

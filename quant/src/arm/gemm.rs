@@ -7,8 +7,8 @@
 
 use super::blocks::{Block32, Block256};
 use super::cpu::{Blocks32, Bytes32, Cpu, four, two, unrolled};
-use super::dotprod;
 use super::float::f16_at;
+use super::mins;
 use crate::act::Acts;
 use crate::share::OutTile;
 use core::arch::aarch64::*;
@@ -439,8 +439,10 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
             let isums = C::multiply_256::<SUB, NARROW>(q, scale, four!(|T| qs[T].add(256 * b)));
             let d_a = gather(four!(|T| scales[T].add(b)));
             // For one of the two ways to multiply minima.
-            let split = four!(|T| if MINS && C::DOT { split_sums::<SUB>(a_sums[T].add(16 * b)) } else { [none.0; 2] });
-            let whole = four!(|T| if MINS && !C::DOT { sub_sums::<SUB>(a_sums[T].add(16 * b)) } else { [none.1; 4] });
+            let split =
+                four!(|T| if MINS && C::DOT { mins::split_sums::<SUB>(a_sums[T].add(16 * b)) } else { [none.0; 2] });
+            let whole =
+                four!(|T| if MINS && !C::DOT { mins::sub_sums::<SUB>(a_sums[T].add(16 * b)) } else { [none.1; 4] });
             unrolled!(|G| 0 1 2 3, {
                 if G < C::GROUPS {
                     let at = width * b + 4 * G;
@@ -448,10 +450,10 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
                     let mut x = four!(|T| vmulq_f32(vcvtq_f32_s32(isums[G][T]), d));
                     if MINS {
                         let msums = if C::DOT {
-                            let msums = dotprod::min_sums::<SUB>(panel.int_mins.as_ptr().add(16 * at), &split);
+                            let msums = mins::by_dot::<SUB>(panel.int_mins.as_ptr().add(16 * at), &split);
                             four!(|T| vcvtq_f32_s32(msums[T]))
                         } else {
-                            min_sums::<SUB>(panel.mins.as_ptr().add(width * subs * b + 4 * G), width, &whole)
+                            mins::by_floats::<SUB>(panel.mins.as_ptr().add(width * subs * b + 4 * G), width, &whole)
                         };
                         let dmin = vld1q_f32(panel.dmin.as_ptr().add(at));
                         x = four!(|T| vfmsq_f32(x[T], msums[T], dmin));
@@ -461,60 +463,5 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
             });
         }
         out.put::<C>(t, &sums);
-    }
-}
-
-/// The sums of a super-block's activations over each of its sub-blocks in two parts of seven bits, `64 · high + low`:
-/// eight of `low` and eight of `high` in the first vector, or sixteen of `low` and sixteen of `high`.
-#[inline(always)]
-unsafe fn split_sums<const SUB: usize>(sums: *const i16) -> [int8x16_t; 2] {
-    // SAFETY: the caller gives sixteen sums; those of 32 activations are below 64 · 64.
-    unsafe {
-        let (first, second) = (vld1q_s16(sums), vld1q_s16(sums.add(8)));
-        let low = |x| vreinterpretq_s8_s16(vandq_s16(x, vdupq_n_s16(63)));
-        let high = |x| vreinterpretq_s8_s16(vshrq_n_s16::<6>(x));
-        if SUB == 32 {
-            let both = vpaddq_s16(first, second);
-            return [vuzp1q_s8(low(both), high(both)), vdupq_n_s8(0)];
-        }
-        [vuzp1q_s8(low(first), low(second)), vuzp1q_s8(high(first), high(second))]
-    }
-}
-
-/// The sums of a super-block's activations over each of its sub-blocks.
-#[inline(always)]
-unsafe fn sub_sums<const SUB: usize>(sums: *const i16) -> [float32x4_t; 4] {
-    // SAFETY: the caller gives sixteen sums.
-    unsafe {
-        let (low, high) = (vld1q_s16(sums), vld1q_s16(sums.add(8)));
-        if SUB == 32 {
-            let (low, high) = (vcvtq_f32_s32(vpaddlq_s16(low)), vcvtq_f32_s32(vpaddlq_s16(high)));
-            return [low, high, low, high];
-        }
-        [
-            vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
-            vcvtq_f32_s32(vmovl_high_s16(low)),
-            vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
-            vcvtq_f32_s32(vmovl_high_s16(high)),
-        ]
-    }
-}
-
-/// `Σ min · sum` of four rows by four tokens, a token in each vector: whole numbers below 2²⁴, exact in any order.
-#[inline(always)]
-unsafe fn min_sums<const SUB: usize>(mins: *const f32, width: usize, a: &[[float32x4_t; 4]; 4]) -> [float32x4_t; 4] {
-    // SAFETY: the caller gives the minima of four rows, `width` floats from one sub-block to the next.
-    unsafe {
-        let mut sums = [vdupq_n_f32(0.0); 4];
-        unrolled!(|S| 0 1 2 3, {
-            if 4 * S < 256 / SUB {
-                let mins = four!(|I| vld1q_f32(mins.add(width * (4 * S + I))));
-                sums = four!(|T| vfmaq_laneq_f32::<0>(sums[T], mins[0], a[T][S]));
-                sums = four!(|T| vfmaq_laneq_f32::<1>(sums[T], mins[1], a[T][S]));
-                sums = four!(|T| vfmaq_laneq_f32::<2>(sums[T], mins[2], a[T][S]));
-                sums = four!(|T| vfmaq_laneq_f32::<3>(sums[T], mins[3], a[T][S]));
-            }
-        });
-        sums
     }
 }
