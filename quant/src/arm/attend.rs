@@ -1,9 +1,10 @@
 //! Attention over a run of cached keys and values, a tile of slots at a time.
 //!
-//! A tile's keys are widened to f32 in scratch once for all queries, then its values; queries go four at a time
-//! (the heads that share a KV head, the tokens of a prompt). The maximum and the sum are brought up to date once for
-//! each tile.
+//! A tile's keys are widened to f32 in scratch once for all queries, four slots side by side, then its values; queries go
+//! four at a time (the heads that share a KV head, the tokens of a prompt). The maximum and the sum are brought up to date
+//! once for each tile.
 
+use super::cpu::{four, unrolled};
 use super::float::{exp, load_f16, scale_at, tanh};
 use crate::kernels::{AttendState, KvFormat, KvRun};
 use core::arch::aarch64::*;
@@ -12,6 +13,8 @@ use core::arch::aarch64::*;
 const TILE: usize = 32;
 /// Queries at once.
 const QUERIES: usize = 4;
+/// Slots whose keys are side by side: as many as a vector has lanes.
+const SLOTS: usize = 4;
 
 const fn up4(n: usize) -> usize {
     n.div_ceil(4) * 4
@@ -43,8 +46,14 @@ pub(super) unsafe fn attend(
     let to = visible.iter().map(|v| v.1 as usize).max().unwrap_or(0).min(run.slots);
     for first in (from..to).step_by(TILE) {
         let n = TILE.min(to - first);
-        widen(run.format, &run.keys[first * key_bytes..][..n * key_bytes], key_dim, keys);
+        let of_keys = run.keys[first * key_bytes..][..n * key_bytes].chunks((SLOTS * key_bytes).max(1));
+        for (from, to) in of_keys.zip(keys.chunks_exact_mut((SLOTS * key_width).max(1))) {
+            widen(run.format, from, key_dim, padded);
+            side_by_side(padded, to);
+        }
         widen(run.format, &run.values[first * value_bytes..][..n * value_bytes], value_dim, values);
+        // Weighed by zero, but not to be what is no number.
+        values[n * value_width..up4(n) * value_width].fill(0.0);
         for i in (0..queries).step_by(QUERIES) {
             let many = QUERIES.min(queries - i);
             // What of the tile each query sees, counted from its start.
@@ -55,16 +64,23 @@ pub(super) unsafe fn attend(
             if seen.iter().all(|(from, to)| from >= to) {
                 continue;
             }
-            for (j, to) in padded.chunks_exact_mut(key_width).enumerate() {
-                let from = (i + j.min(many - 1)) * key_dim;
-                to[..key_dim].copy_from_slice(&q[from..from + key_dim]);
-                to[key_dim..].fill(0.0);
-            }
+            // What any of them sees, in whole vectors.
+            let n = up4(seen.iter().map(|seen| seen.1).max().unwrap_or(0));
+            let four = if many == QUERIES && key_dim == key_width {
+                &q[i * key_dim..][..QUERIES * key_dim]
+            } else {
+                for (j, to) in padded.chunks_exact_mut(key_width).enumerate() {
+                    let from = (i + j.min(many - 1)) * key_dim;
+                    to[..key_dim].copy_from_slice(&q[from..from + key_dim]);
+                    to[key_dim..].fill(0.0);
+                }
+                &*padded
+            };
             let mut p = [[0.0f32; TILE]; QUERIES];
-            logits(padded, keys, key_width, n, &mut p);
+            logits(four, keys, key_width, n, &mut p);
             for (j, (p, seen)) in p.iter_mut().zip(seen).enumerate().take(many) {
                 let acc = &mut state.acc[(i + j) * value_dim..][..value_dim];
-                softmax(p, seen, soft_cap, &mut state.max[i + j], &mut state.sum[i + j], acc);
+                softmax(&mut p[..n], seen, soft_cap, &mut state.max[i + j], &mut state.sum[i + j], acc);
             }
             let acc = &mut state.acc[i * value_dim..(i + many) * value_dim];
             match many {
@@ -122,51 +138,91 @@ fn widen(format: KvFormat, bytes: &[u8], dim: usize, out: &mut [f32]) {
     }
 }
 
-/// `out[query][slot] = q · key` for `n` slots, four at a time; slots beyond hold what their keys' places held.
-fn logits(q: &[f32], keys: &[f32], width: usize, n: usize, out: &mut [[f32; TILE]; QUERIES]) {
-    debug_assert!(q.len() == QUERIES * width && keys.len() == TILE * width && n <= TILE);
-    for s in (0..n).step_by(4) {
-        // SAFETY: four queries, and four slots (TILE is a multiple of 4), of `width` floats; s + 4 <= TILE.
+/// Four rows of keys to columns of four.
+fn side_by_side(rows: &[f32], to: &mut [f32]) {
+    let width = rows.len() / SLOTS;
+    debug_assert!(width.is_multiple_of(4) && to.len() == rows.len());
+    for c in (0..width).step_by(4) {
+        // SAFETY: four rows of `width` floats, and as many places.
         unsafe {
-            let mut sums = [[vdupq_n_f32(0.0); 4]; QUERIES];
-            for c in (0..width).step_by(4) {
-                let k = [0, 1, 2, 3].map(|i| vld1q_f32(keys.as_ptr().add((s + i) * width + c)));
-                for (j, sums) in sums.iter_mut().enumerate() {
-                    let q = vld1q_f32(q.as_ptr().add(j * width + c));
-                    for (k, sum) in k.into_iter().zip(sums) {
-                        *sum = vfmaq_f32(*sum, q, k);
-                    }
-                }
-            }
-            for (sums, out) in sums.into_iter().zip(&mut *out) {
-                let four = vpaddq_f32(vpaddq_f32(sums[0], sums[1]), vpaddq_f32(sums[2], sums[3]));
-                vst1q_f32(out.as_mut_ptr().add(s), four);
-            }
+            let x = four!(|I| vld1q_f32(rows.as_ptr().add(I * width + c)));
+            vst4q_f32(to.as_mut_ptr().add(SLOTS * c), float32x4x4_t(x[0], x[1], x[2], x[3]));
         }
     }
 }
 
-/// Turns logits to `e^(logit - max)` inside `seen`, zero outside, and brings `max`, `sum` and `acc` up to date.
-fn softmax(p: &mut [f32; TILE], seen: (usize, usize), soft_cap: f32, max: &mut f32, sum: &mut f32, acc: &mut [f32]) {
-    for (s, p) in p.iter_mut().enumerate() {
-        if s < seen.0 || s >= seen.1 {
-            *p = f32::NEG_INFINITY;
+/// `out[query][slot] = q · key` for `n` slots, a multiple of four; of slots that hold no key, anything.
+fn logits(q: &[f32], keys: &[f32], width: usize, n: usize, out: &mut [[f32; TILE]; QUERIES]) {
+    debug_assert!(q.len() == QUERIES * width && keys.len() == TILE * width && n <= TILE);
+    let mut s = 0;
+    while s < n {
+        // SAFETY: slots s.. are inside the tile, as many as are asked for.
+        s += unsafe {
+            match n - s {
+                16.. => logits_of::<4>(q, keys, width, s, out),
+                8.. => logits_of::<2>(q, keys, width, s, out),
+                _ => logits_of::<1>(q, keys, width, s, out),
+            }
+        };
+    }
+}
+
+/// The logits of `N` fours of slots from `s` on; returns how many slots that is.
+#[inline(always)]
+unsafe fn logits_of<const N: usize>(
+    q: &[f32],
+    keys: &[f32],
+    width: usize,
+    s: usize,
+    out: &mut [[f32; TILE]; QUERIES],
+) -> usize {
+    // SAFETY: four queries and the slots' keys, `width` (a multiple of 4) floats of each; the caller says that the slots
+    // are inside the tile.
+    unsafe {
+        let (q, keys) = (q.as_ptr(), keys.as_ptr().add(s * width));
+        let mut sums = [[vdupq_n_f32(0.0); QUERIES]; N];
+        for c in (0..width).step_by(4) {
+            let q = four!(|J| vld1q_f32(q.add(J * width + c)));
+            unrolled!(|C| 0 1 2 3, {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let key = vld1q_f32(keys.add(SLOTS * (i * width + c + C)));
+                    *sums = four!(|J| vfmaq_laneq_f32::<{ C as i32 }>(sums[J], key, q[J]));
+                }
+            });
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (sum, out) in sums.iter().zip(&mut *out) {
+                vst1q_f32(out.as_mut_ptr().add(s + SLOTS * i), *sum);
+            }
         }
     }
+    SLOTS * N
+}
+
+/// Turns logits (whole vectors of them) to `e^(logit - max)` inside `seen`, zero outside, and brings `max`, `sum` and
+/// `acc` up to date.
+fn softmax(p: &mut [f32], seen: (usize, usize), soft_cap: f32, max: &mut f32, sum: &mut f32, acc: &mut [f32]) {
     if seen.0 >= seen.1 {
         p.fill(0.0);
         return;
     }
+    let all = seen.0 == 0 && seen.1 >= p.len();
     // SAFETY: every address is inside the tile or `acc`.
     unsafe {
         let mut top = vdupq_n_f32(f32::NEG_INFINITY);
+        let (from, to) = (vdupq_n_u32(seen.0 as u32), vdupq_n_u32(seen.1 as u32));
+        let mut at = vld1q_u32([0, 1, 2, 3].as_ptr());
         for four in p.as_chunks_mut::<4>().0 {
             let mut x = vld1q_f32(four.as_ptr());
             if soft_cap > 0.0 {
-                let capped = vmulq_n_f32(tanh(vdivq_f32(x, vdupq_n_f32(soft_cap))), soft_cap);
-                x = vbslq_f32(vceqq_f32(x, vdupq_n_f32(f32::NEG_INFINITY)), x, capped);
-                vst1q_f32(four.as_mut_ptr(), x);
+                x = vmulq_n_f32(tanh(vdivq_f32(x, vdupq_n_f32(soft_cap))), soft_cap);
             }
+            if !all {
+                let inside = vandq_u32(vcgeq_u32(at, from), vcltq_u32(at, to));
+                x = vbslq_f32(inside, x, vdupq_n_f32(f32::NEG_INFINITY));
+                at = vaddq_u32(at, vdupq_n_u32(4));
+            }
+            vst1q_f32(four.as_mut_ptr(), x);
             top = vmaxnmq_f32(top, x);
         }
         let top = vmaxnmvq_f32(top);
@@ -189,7 +245,7 @@ fn softmax(p: &mut [f32; TILE], seen: (usize, usize), soft_cap: f32, max: &mut f
     }
 }
 
-/// `acc[query] += Σ_slot p[query][slot] · value[slot]` for `Q` queries and `n` slots.
+/// `acc[query] += Σ_slot p[query][slot] · value[slot]` for `Q` queries and `n` slots, a multiple of four.
 fn weigh<const Q: usize>(p: &[[f32; TILE]; QUERIES], values: &[f32], width: usize, n: usize, acc: &mut [f32]) {
     let dim = acc.len() / Q;
     if dim == 0 {
@@ -205,13 +261,17 @@ fn weigh<const Q: usize>(p: &[[f32; TILE]; QUERIES], values: &[f32], width: usiz
             for (j, sums) in sums.iter_mut().enumerate() {
                 *sums = [0, 1, 2, 3].map(|i| vld1q_f32(acc.as_ptr().add(at(j, i))));
             }
-            for s in 0..n {
-                let v = [0, 1, 2, 3].map(|i| vld1q_f32(values.as_ptr().add(s * width + c + 4 * i)));
-                for (p, sums) in p.iter().zip(&mut sums) {
-                    for (v, sum) in v.into_iter().zip(sums) {
-                        *sum = vfmaq_n_f32(*sum, v, p[s]);
-                    }
+            for s in (0..n).step_by(4) {
+                let mut four = [vdupq_n_f32(0.0); Q];
+                for (four, p) in four.iter_mut().zip(p) {
+                    *four = vld1q_f32(p.as_ptr().add(s));
                 }
+                unrolled!(|S| 0 1 2 3, {
+                    let v = four!(|I| vld1q_f32(values.as_ptr().add((s + S) * width + c + 4 * I)));
+                    for (p, sums) in four.iter().zip(&mut sums) {
+                        *sums = four!(|I| vfmaq_laneq_f32::<{ S as i32 }>(sums[I], v[I], *p));
+                    }
+                });
             }
             for (j, sums) in sums.iter().enumerate() {
                 for (i, sum) in sums.iter().enumerate() {

@@ -19,8 +19,19 @@ pub(super) trait Block32 {
     /// Byte of the f16 offset `m` that is added to the elements, if there is one.
     const M: Option<usize>;
 
+    /// What [`Block32::wide`] is too large by.
+    const WIDE_OFFSET: i32 = Self::OFFSET;
+    /// One over what it is multiplied by.
+    const WIDE_UNIT: f32 = 1.0;
+
     /// The 32 elements, plus `OFFSET`.
     unsafe fn q(block: *const u8) -> Bytes32;
+    /// The same as any int8, where that is cheaper.
+    #[inline(always)]
+    unsafe fn wide(block: *const u8) -> Bytes32 {
+        // SAFETY: the same.
+        unsafe { Self::q(block) }
+    }
 }
 
 /// A format of 256 elements in eight sub-blocks of 32 or sixteen of 16 (`SUB`).
@@ -120,7 +131,7 @@ macro_rules! block32 {
         pub(super) struct $name;
 
         impl Block32 for $name {
-            const PLAIN_NIBBLES: bool = $bytes == 18 && $offset == 8;
+            const PLAIN_NIBBLES: bool = false;
             const BYTES: usize = $bytes;
             const NARROW: bool = $narrow;
             const NARROW_PANEL: bool = $panel;
@@ -136,7 +147,36 @@ macro_rules! block32 {
     };
 }
 
-block32!(Q4_0, 18, narrow: true true, offset: 8, m: None, |b| signed(nibbles(load(b.add(2)))));
+/// Q4_0 is written out for its second way to unpack.
+pub(super) struct Q4_0;
+
+impl Block32 for Q4_0 {
+    const BYTES: usize = 18;
+    const NARROW: bool = true;
+    const NARROW_PANEL: bool = true;
+    const OFFSET: i32 = 8;
+    const PLAIN_NIBBLES: bool = true;
+    const M: Option<usize> = None;
+    const WIDE_OFFSET: i32 = 0;
+    const WIDE_UNIT: f32 = 1.0 / 16.0;
+
+    #[inline(always)]
+    unsafe fn q(b: *const u8) -> Bytes32 {
+        // SAFETY: the caller gives a whole block.
+        unsafe { signed(nibbles(load(b.add(2)))) }
+    }
+
+    /// Sixteen times the elements: the nibbles at the top, their upper bits inverted.
+    #[inline(always)]
+    unsafe fn wide(b: *const u8) -> Bytes32 {
+        // SAFETY: the caller gives a whole block.
+        unsafe {
+            let x = flip(load(b.add(2)), vdupq_n_u8(0x88));
+            signed([vshlq_n_u8::<4>(x), vandq_u8(x, vdupq_n_u8(0xf0))])
+        }
+    }
+}
+
 block32!(Q4_1, 20, narrow: true true, offset: 0, m: Some(2), |b| signed(nibbles(load(b.add(4)))));
 block32!(Q5_0, 22, narrow: false true, offset: 16, m: None, |b| five_bits(b.add(2), b.add(6)));
 block32!(Q5_1, 24, narrow: false false, offset: 0, m: Some(2), |b| five_bits(b.add(4), b.add(8)));

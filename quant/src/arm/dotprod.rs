@@ -76,16 +76,26 @@ macro_rules! sdots {
 
 /// The next 32 activations of four tokens to v16 and v17, v18 and v19, …
 macro_rules! load_tokens {
-    () => {
-        "ldp q16, q17, [{a0}], #32\nldp q18, q19, [{a1}], #32\nldp q20, q21, [{a2}], #32\nldp q22, q23, [{a3}], #32\n"
+    ($at:literal) => {
+        concat!(
+            "ldp q16, q17, [{a0}, ",
+            $at,
+            "\nldp q18, q19, [{a1}, ",
+            $at,
+            "\nldp q20, q21, [{a2}, ",
+            $at,
+            "\nldp q22, q23, [{a3}, ",
+            $at,
+            "\n"
+        )
     };
 }
 
 /// One group's block of 32: its sums in floats are `$s`.
 macro_rules! block_32 {
-    ($s0:literal $s1:literal $s2:literal $s3:literal) => {
+    ($s0:literal $s1:literal $s2:literal $s3:literal, $i:literal) => {
         concat!(clear!(), sdots!("16" "18" "20" "22"), sdots!("17" "19" "21" "23"),
-            "ldr q24, [{d}], #16\nldr q25, [{d_a}]\n",
+            "ldr q24, [{d}, #16*", $i, "]\nldr q25, [{d_a}, #16*(", $i, "/4)]\n",
             to_floats!(),
             "fmul v26.4s, v24.4s, v25.s[0]\nfmul v27.4s, v24.4s, v25.s[1]\n",
             "fmla v", $s0, ".4s, v28.4s, v26.4s\nfmla v", $s1, ".4s, v29.4s, v27.4s\n",
@@ -113,17 +123,18 @@ macro_rules! scaled {
 
 /// One group's 32 elements in one sub-block.
 macro_rules! sub_32 {
-    ($($s:literal)*) => {
-        concat!(clear!(), sdots!("16" "18" "20" "22"), sdots!("17" "19" "21" "23"), "ldr q24, [{scales}], #16\n",
+    ($($s:literal)*, $i:literal) => {
+        concat!(clear!(), sdots!("16" "18" "20" "22"), sdots!("17" "19" "21" "23"), "ldr q24, [{scales}, #16*", $i, "]\n",
             scaled!($($s)*))
     };
 }
 
 /// One group's 32 elements in two sub-blocks, whose scales lie 64 bytes apart.
 macro_rules! sub_16 {
-    ($($s:literal)*) => {
-        concat!(clear!(), sdots!("16" "18" "20" "22"), "ldr q24, [{scales}], #16\n", scaled!($($s)*),
-            clear!(), sdots!("17" "19" "21" "23"), "ldr q24, [{scales}, #48]\n", scaled!($($s)*))
+    ($($s:literal)*, $i:literal) => {
+        concat!(clear!(), sdots!("16" "18" "20" "22"), "ldr q24, [{scales}, #16*", $i, "+64*(", $i, "/4)]\n",
+            scaled!($($s)*), clear!(), sdots!("17" "19" "21" "23"),
+            "ldr q24, [{scales}, #16*", $i, "+64*(", $i, "/4)+64]\n", scaled!($($s)*))
     };
 }
 
@@ -251,9 +262,7 @@ impl Cpu for DotProd {
     unsafe fn multiply_32<const NARROW: bool>(blocks: Blocks32) -> TileSums<float32x4_t> {
         let Blocks32 { q, d, a, d_a, n } = blocks;
         // SAFETY: the caller gives the blocks' places, at least one, and the CPU (see [`super::cpu`]).
-        unsafe {
-            tile_loop!("dotprod", load_tokens!(), block_32, "add {d_a}, {d_a}, #16", vdupq_n_f32(0.0), a, n, q d d_a)
-        }
+        unsafe { tile_loop!("dotprod", load_tokens, block_32, n, a, q, d 64, d_a 16) }
     }
 
     #[inline(always)]
@@ -265,9 +274,9 @@ impl Cpu for DotProd {
         // SAFETY: the caller gives a super-block's places, and the CPU (see [`super::cpu`]).
         unsafe {
             if SUB == 32 {
-                tile_loop!("dotprod", load_tokens!(), sub_32, "", vdupq_n_s32(0), a, 8usize, q scales)
+                tile_loop!("dotprod", load_tokens, sub_32, 8, a, q, scales 64)
             } else {
-                tile_loop!("dotprod", load_tokens!(), sub_16, "add {scales}, {scales}, #64", vdupq_n_s32(0), a, 8usize, q scales)
+                tile_loop!("dotprod", load_tokens, sub_16, 8, a, q, scales 128)
             }
         }
     }

@@ -6,8 +6,9 @@
 //! and dropped.
 
 use super::blocks::{Block32, Block256};
-use super::cpu::{Blocks32, Bytes32, Cpu, by_lane, four, two};
+use super::cpu::{Blocks32, Bytes32, Cpu, four, two, unrolled};
 use super::float::f16_at;
+use super::mins;
 use crate::act::Acts;
 use crate::share::OutTile;
 use core::arch::aarch64::*;
@@ -36,10 +37,14 @@ pub(super) struct Panel256 {
     q: [i8; ROWS * CHUNK],
     /// `[block][sub-block][row]`, each [`Cpu::COPIES`] times.
     scales: [i32; 2 * ROWS * CHUNK / 16],
-    /// `dmin · min`, `[block][sub-block][row]`.
+    /// The minima, without the dot product: `[block][sub-block][row]`.
     mins: [f32; ROWS * CHUNK / 16],
+    /// With it: `[block][group][4 sub-blocks][row][sub-block]`; of 16 sub-blocks, eight may be anything.
+    int_mins: [i8; ROWS * CHUNK / 16],
     /// `[block][row]`.
     d: [f32; ROWS * CHUNK / 256],
+    /// Likewise.
+    dmin: [f32; ROWS * CHUNK / 256],
 }
 
 /// Bytes of scratch that either panel needs; a multiple of 64.
@@ -106,31 +111,36 @@ struct Sums<'a, 'b> {
 impl Sums<'_, '_> {
     /// Stores or adds the groups' rows for tokens `t..t + 4`, as many as there are of either.
     #[inline(always)]
-    fn put(&mut self, t: usize, groups: usize, sums: &[[float32x4_t; 4]; 4]) {
-        for i in 0..4.min(self.out.tokens() - t) {
-            let out = &mut self.out.row_mut(t + i)[self.first_row..];
-            for (out, sums) in out.chunks_mut(4).zip(&sums[..groups]) {
-                // SAFETY: reads and writes four floats, checked by first_chunk_mut.
-                unsafe {
-                    match out.first_chunk_mut::<4>() {
-                        Some(out) => {
-                            let v = if self.add { vaddq_f32(sums[i], vld1q_f32(out.as_ptr())) } else { sums[i] };
-                            vst1q_f32(out.as_mut_ptr(), v);
+    unsafe fn put<C: Cpu>(&mut self, t: usize, sums: &[[float32x4_t; 4]; 4]) {
+        let (rows, tokens) = (self.out.rows().len() - self.first_row, self.out.tokens() - t);
+        // SAFETY: token t + T and `rows` rows from the first are inside the tile.
+        unsafe {
+            unrolled!(|T| 0 1 2 3, {
+                if T < tokens {
+                    let mut out = self.out.row_ptr(t + T).add(self.first_row);
+                    if rows >= 4 * C::GROUPS {
+                        for group in &sums[..C::GROUPS] {
+                            let v = if self.add { vaddq_f32(group[T], vld1q_f32(out)) } else { group[T] };
+                            vst1q_f32(out, v);
+                            out = out.add(4);
                         }
-                        None => put_part(out, sums[i], self.add),
+                    } else {
+                        put_part(core::slice::from_raw_parts_mut(out, rows), four!(|I| sums[I][T]), self.add);
                     }
                 }
-            }
+            });
         }
     }
 }
 
-/// Stores or adds the first elements of `v`, as many as `out` has.
+/// Stores or adds as many of the rows as `out` has.
 #[cold]
-fn put_part(out: &mut [f32], v: float32x4_t, add: bool) {
-    // SAFETY: baseline NEON.
-    let v = if add { unsafe { vaddq_f32(v, super::float::load_part(out)) } } else { v };
-    super::float::store_part(out, v);
+fn put_part(out: &mut [f32], sums: [float32x4_t; 4], add: bool) {
+    for (out, v) in out.chunks_mut(4).zip(sums) {
+        // SAFETY: baseline NEON.
+        let v = if add { unsafe { vaddq_f32(v, super::float::load_part(out)) } } else { v };
+        super::float::store_part(out, v);
+    }
 }
 
 /// Four floats, one from each address.
@@ -190,12 +200,20 @@ unsafe fn pack_32<C: Cpu, B: Block32>(panel: &mut Panel32, g: usize, rows: [*con
         for b in 0..n {
             let at = b * C::GROUPS + g;
             let blocks = four!(|R| rows[R].add(b * B::BYTES));
-            C::pack(four!(|R| centred(B::q(blocks[R]), B::OFFSET)), panel.q.as_mut_ptr().add(128 * at));
-            let (d, to) = (f16_at(blocks), panel.d.as_mut_ptr().add(4 * C::COPIES * at));
-            if C::COPIES == 1 {
-                vst1q_f32(to, d);
+            let to = panel.q.as_mut_ptr().add(128 * at);
+            let (mut d, d_to) = (f16_at(blocks), panel.d.as_mut_ptr().add(4 * C::COPIES * at));
+            if C::DOT {
+                C::pack(four!(|R| centred(B::wide(blocks[R]), B::WIDE_OFFSET)), to);
+                if B::WIDE_UNIT != 1.0 {
+                    d = vmulq_n_f32(d, B::WIDE_UNIT);
+                }
             } else {
-                vst1q_f32_x2(to, float32x4x2_t(vzip1q_f32(d, d), vzip2q_f32(d, d)));
+                C::pack(four!(|R| centred(B::q(blocks[R]), B::OFFSET)), to);
+            }
+            if C::COPIES == 1 {
+                vst1q_f32(d_to, d);
+            } else {
+                vst1q_f32_x2(d_to, float32x4x2_t(vzip1q_f32(d, d), vzip2q_f32(d, d)));
             }
             if let Some(m) = B::M {
                 vst1q_f32(panel.m.as_mut_ptr().add(4 * at), f16_at(four!(|R| blocks[R].add(m))));
@@ -235,7 +253,7 @@ unsafe fn multiply_32<C: Cpu, const NARROW: bool, const M: bool>(
                 }
             }
         }
-        out.put(t, C::GROUPS, &sums);
+        out.put::<C>(t, &sums);
     }
 }
 
@@ -256,12 +274,15 @@ unsafe fn copy_scales<C: Cpu>(scales: [*const f32; 4], n: usize, to: *mut f32) {
         let fours = n / 4 * 4;
         for b in (0..fours).step_by(4) {
             let d = four!(|T| vld1q_f32(scales[T].add(b)));
-            let (even, odd) =
-                ([vzip1q_f32(d[0], d[2]), vzip2q_f32(d[0], d[2])], [vzip1q_f32(d[1], d[3]), vzip2q_f32(d[1], d[3])]);
-            put(b, vzip1q_f32(even[0], odd[0]));
-            put(b + 1, vzip2q_f32(even[0], odd[0]));
-            put(b + 2, vzip1q_f32(even[1], odd[1]));
-            put(b + 3, vzip2q_f32(even[1], odd[1]));
+            let to = to.add(4 * C::COPIES * b);
+            if C::COPIES == 1 {
+                vst4q_f32(to, float32x4x4_t(d[0], d[1], d[2], d[3]));
+            } else {
+                for (i, pairs) in [vzip1q_f32, vzip2q_f32].into_iter().enumerate() {
+                    let [low, high] = two!(|I| vreinterpretq_f64_f32(pairs(d[2 * I], d[2 * I + 1])));
+                    vst4q_f64(to.add(16 * i).cast(), float64x2x4_t(low, low, high, high));
+                }
+            }
         }
         for b in fours..n {
             put(b, gather(four!(|T| scales[T].add(b))));
@@ -328,15 +349,14 @@ unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*
     unsafe {
         for b in 0..n {
             let blocks = four!(|R| rows[R].add(b * B::BYTES));
-            for j in 0..8 {
-                let to = panel.q.as_mut_ptr().add(128 * ((8 * b + j) * C::GROUPS + g));
+            unrolled!(|J| 0 1 2 3 4 5 6 7, {
                 let rows = if C::DOT {
-                    four!(|R| centred(B::wide(blocks[R], j), B::WIDE_OFFSET))
+                    four!(|R| centred(B::wide(blocks[R], J), B::WIDE_OFFSET))
                 } else {
-                    four!(|R| centred(B::q(blocks[R], j), B::OFFSET))
+                    four!(|R| centred(B::q(blocks[R], J), B::OFFSET))
                 };
-                C::pack(rows, to);
-            }
+                C::pack(rows, panel.q.as_mut_ptr().add(128 * ((8 * b + J) * C::GROUPS + g)));
+            });
             let heads = four!(|R| B::head(blocks[R]));
             let even = vzip1q_f32(heads[0].factors, heads[2].factors);
             let odd = vzip1q_f32(heads[1].factors, heads[3].factors);
@@ -345,22 +365,29 @@ unsafe fn pack_256<C: Cpu, B: Block256>(panel: &mut Panel256, g: usize, rows: [*
                 d = vmulq_n_f32(d, B::WIDE_UNIT);
             }
             let by_sub = by_sub_block(four!(|R| heads[R].scales));
-            for s in 0..subs {
-                let to = panel.scales.as_mut_ptr().add(C::COPIES * ((b * subs + s) * width + 4 * g));
-                let scales = sub_block(by_sub, s);
-                if C::COPIES == 1 {
-                    vst1q_s32(to, scales);
-                } else {
-                    vst1q_s32_x2(to, int32x4x2_t(vzip1q_s32(scales, scales), vzip2q_s32(scales, scales)));
+            unrolled!(|S| 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15, {
+                if S < subs {
+                    let to = panel.scales.as_mut_ptr().add(C::COPIES * ((b * subs + S) * width + 4 * g));
+                    let scales = sub_block(by_sub, S);
+                    if C::COPIES == 1 {
+                        vst1q_s32(to, scales);
+                    } else {
+                        vst1q_s32_x2(to, int32x4x2_t(vzip1q_s32(scales, scales), vzip2q_s32(scales, scales)));
+                    }
                 }
-            }
-            if B::MINS {
+            });
+            if B::MINS && C::DOT {
+                let mins = four!(|R| vreinterpretq_s32_s8(heads[R].mins));
+                let to = panel.int_mins.as_mut_ptr().add(64 * (b * C::GROUPS + g));
+                vst4q_s32(to.cast(), int32x4x4_t(mins[0], mins[1], mins[2], mins[3]));
+            } else if B::MINS {
                 let by_sub = by_sub_block(four!(|R| heads[R].mins));
                 for s in 0..subs {
                     let to = panel.mins.as_mut_ptr().add((b * subs + s) * width + 4 * g);
-                    vst1q_f32(to, vmulq_f32(dmin, vcvtq_f32_s32(sub_block(by_sub, s))));
+                    vst1q_f32(to, vcvtq_f32_s32(sub_block(by_sub, s)));
                 }
             }
+            vst1q_f32(panel.dmin.as_mut_ptr().add(b * width + 4 * g), dmin);
             vst1q_f32(panel.d.as_mut_ptr().add(b * width + 4 * g), d);
         }
     }
@@ -404,59 +431,37 @@ unsafe fn multiply_256<C: Cpu, const SUB: usize, const NARROW: bool, const MINS:
     unsafe {
         let (qs, scales) = (records.qs(t, 256 * first), records.scales(t, first));
         let a_sums = records.sums(t, 16 * first);
-        let mut sums = [[vdupq_n_f32(0.0); 4]; 4];
+        let none = (vdupq_n_s8(0), vdupq_n_f32(0.0));
+        let mut sums = [[none.1; 4]; 4];
         for b in 0..n {
             let q = panel.q.as_ptr().add(32 * 8 * b * width);
             let scale = panel.scales.as_ptr().add(C::COPIES * width * subs * b);
             let isums = C::multiply_256::<SUB, NARROW>(q, scale, four!(|T| qs[T].add(256 * b)));
             let d_a = gather(four!(|T| scales[T].add(b)));
-            for (g, sums) in sums.iter_mut().enumerate().take(C::GROUPS) {
-                let weights = by_lane(vld1q_f32(panel.d.as_ptr().add(width * b + 4 * g)), d_a);
-                *sums = four!(|T| vfmaq_f32(sums[T], vcvtq_f32_s32(isums[g][T]), weights[T]));
-            }
-            if MINS {
-                let mins = panel.mins.as_ptr().add(width * subs * b);
-                let a_sums = four!(|T| sub_sums::<SUB>(a_sums[T].add(16 * b), *scales[T].add(b)));
-                for (g, sums) in sums.iter_mut().enumerate().take(C::GROUPS) {
-                    for s in (0..subs).step_by(4) {
-                        let mins = four!(|S| vld1q_f32(mins.add(width * (s + S) + 4 * g)));
-                        *sums = four!(|T| less_mins(sums[T], mins, a_sums[T][s / 4]));
+            // For one of the two ways to multiply minima.
+            let split =
+                four!(|T| if MINS && C::DOT { mins::split_sums::<SUB>(a_sums[T].add(16 * b)) } else { [none.0; 2] });
+            let whole =
+                four!(|T| if MINS && !C::DOT { mins::sub_sums::<SUB>(a_sums[T].add(16 * b)) } else { [none.1; 4] });
+            unrolled!(|G| 0 1 2 3, {
+                if G < C::GROUPS {
+                    let at = width * b + 4 * G;
+                    let d = vld1q_f32(panel.d.as_ptr().add(at));
+                    let mut x = four!(|T| vmulq_f32(vcvtq_f32_s32(isums[G][T]), d));
+                    if MINS {
+                        let msums = if C::DOT {
+                            let msums = mins::by_dot::<SUB>(panel.int_mins.as_ptr().add(16 * at), &split);
+                            four!(|T| vcvtq_f32_s32(msums[T]))
+                        } else {
+                            mins::by_floats::<SUB>(panel.mins.as_ptr().add(width * subs * b + 4 * G), width, &whole)
+                        };
+                        let dmin = vld1q_f32(panel.dmin.as_ptr().add(at));
+                        x = four!(|T| vfmsq_f32(x[T], msums[T], dmin));
                     }
+                    sums[G] = four!(|T| vfmaq_laneq_f32::<{ T as i32 }>(sums[G][T], x[T], d_a));
                 }
-            }
+            });
         }
-        out.put(t, C::GROUPS, &sums);
-    }
-}
-
-/// The sums of a super-block's activations over each of its sub-blocks, times their scale.
-#[inline(always)]
-unsafe fn sub_sums<const SUB: usize>(sums: *const i16, scale: f32) -> [float32x4_t; 4] {
-    // SAFETY: the caller gives sixteen sums.
-    unsafe {
-        let (low, high) = (vld1q_s16(sums), vld1q_s16(sums.add(8)));
-        let four = |x| vmulq_n_f32(vcvtq_f32_s32(x), scale);
-        if SUB == 32 {
-            let (low, high) = (four(vpaddlq_s16(low)), four(vpaddlq_s16(high)));
-            return [low, high, low, high];
-        }
-        [
-            four(vmovl_s16(vget_low_s16(low))),
-            four(vmovl_high_s16(low)),
-            four(vmovl_s16(vget_low_s16(high))),
-            four(vmovl_high_s16(high)),
-        ]
-    }
-}
-
-/// `sum − Σ_s mins[s] · a_sums[s]`.
-#[inline(always)]
-unsafe fn less_mins(sum: float32x4_t, mins: [float32x4_t; 4], a_sums: float32x4_t) -> float32x4_t {
-    // SAFETY: baseline NEON.
-    unsafe {
-        let sum = vfmsq_laneq_f32::<0>(sum, mins[0], a_sums);
-        let sum = vfmsq_laneq_f32::<1>(sum, mins[1], a_sums);
-        let sum = vfmsq_laneq_f32::<2>(sum, mins[2], a_sums);
-        vfmsq_laneq_f32::<3>(sum, mins[3], a_sums)
+        out.put::<C>(t, &sums);
     }
 }

@@ -23,15 +23,19 @@ macro_rules! smmlas {
     };
 }
 
-/// The next 32 activations of two tokens, eight of each in turn, to the registers `$to`.
+/// 32 activations of two tokens, eight of each in turn, to the registers `$to`.
 macro_rules! load_pair {
-    ($a:literal $b:literal, $t0:literal $t1:literal $t2:literal $t3:literal) => {
+    ($a:literal $b:literal, $t0:literal $t1:literal $t2:literal $t3:literal, $at:literal) => {
         concat!(
             "ldp q24, q25, [{",
             $a,
-            "}], #32\nldp q26, q27, [{",
+            "}, ",
+            $at,
+            "\nldp q26, q27, [{",
             $b,
-            "}], #32\n",
+            "}, ",
+            $at,
+            "\n",
             "zip1 v",
             $t0,
             ".2d, v24.2d, v26.2d\nzip2 v",
@@ -46,18 +50,25 @@ macro_rules! load_pair {
     };
 }
 
+/// The next 32 activations of four tokens.
+macro_rules! load_tokens {
+    ($at:literal) => {
+        concat!(load_pair!("a0" "a1", "16" "17" "18" "19", $at), load_pair!("a2" "a3", "20" "21" "22" "23", $at))
+    };
+}
+
 /// One group's block of 32: its sums in floats are `$s`. The scales are multiplied first, as on the other CPUs.
 macro_rules! block_32 {
-    ($s0:literal $s1:literal $s2:literal $s3:literal) => {
+    ($s0:literal $s1:literal $s2:literal $s3:literal, $i:literal) => {
         concat!(
             clear!(),
             smmlas!("16" "20", "17" "21"),
             smmlas!("18" "22", "19" "23"),
-            "ldp q24, q25, [{d}], #32\nldr q26, [{d_a}]\n",
+            "ldp q24, q25, [{d}, #32*", $i, "]\nldr q26, [{d_a}, #32*(", $i, "/4)]\n",
             to_floats!(),
             "fmul v27.4s, v24.4s, v26.4s\nfmul v26.4s, v25.4s, v26.4s\n",
             "fmla v", $s0, ".4s, v28.4s, v27.4s\nfmla v", $s1, ".4s, v29.4s, v26.4s\n",
-            "ldr q28, [{d_a}, #16]\n",
+            "ldr q28, [{d_a}, #32*(", $i, "/4)+16]\n",
             "fmul v24.4s, v24.4s, v28.4s\nfmul v25.4s, v25.4s, v28.4s\n",
             "fmla v", $s2, ".4s, v30.4s, v24.4s\nfmla v", $s3, ".4s, v31.4s, v25.4s\n"
         )
@@ -83,24 +94,18 @@ macro_rules! scaled {
 
 /// One group's 32 elements in one sub-block.
 macro_rules! sub_32 {
-    ($($s:literal)*) => {
+    ($($s:literal)*, $i:literal) => {
         concat!(clear!(), smmlas!("16" "20", "17" "21"), smmlas!("18" "22", "19" "23"),
-            "ldp q24, q25, [{scales}], #32\n", scaled!($($s)*))
+            "ldp q24, q25, [{scales}, #32*", $i, "]\n", scaled!($($s)*))
     };
 }
 
 /// One group's 32 elements in two sub-blocks, whose scales lie 128 bytes apart.
 macro_rules! sub_16 {
-    ($($s:literal)*) => {
-        concat!(clear!(), smmlas!("16" "20", "17" "21"), "ldp q24, q25, [{scales}], #32\n", scaled!($($s)*),
-            clear!(), smmlas!("18" "22", "19" "23"), "ldp q24, q25, [{scales}, #96]\n", scaled!($($s)*))
-    };
-}
-
-/// The next 32 activations of four tokens.
-macro_rules! load_tokens {
-    () => {
-        concat!(load_pair!("a0" "a1", "16" "17" "18" "19"), load_pair!("a2" "a3", "20" "21" "22" "23"))
+    ($($s:literal)*, $i:literal) => {
+        concat!(clear!(), smmlas!("16" "20", "17" "21"), "ldp q24, q25, [{scales}, #32*", $i, "+128*(", $i, "/4)]\n",
+            scaled!($($s)*), clear!(), smmlas!("18" "22", "19" "23"),
+            "ldp q24, q25, [{scales}, #32*", $i, "+128*(", $i, "/4)+128]\n", scaled!($($s)*))
     };
 }
 
@@ -159,8 +164,7 @@ impl Cpu for I8mm {
         let Blocks32 { q, d, a, d_a, n } = blocks;
         // SAFETY: the caller gives the blocks' places, at least one, and the CPU (see [`super::cpu`]).
         unsafe {
-            let sums =
-                tile_loop!("i8mm", load_tokens!(), block_32, "add {d_a}, {d_a}, #32", vdupq_n_f32(0.0), a, n, q d d_a);
+            let sums = tile_loop!("i8mm", load_tokens, block_32, n, a, q, d 128, d_a 32);
             four!(|G| by_token(sums[G], |a, b| vuzp1q_f32(a, b), |a, b| vuzp2q_f32(a, b)))
         }
     }
@@ -174,9 +178,9 @@ impl Cpu for I8mm {
         // SAFETY: the caller gives a super-block's places, and the CPU (see [`super::cpu`]).
         unsafe {
             let sums = if SUB == 32 {
-                tile_loop!("i8mm", load_tokens!(), sub_32, "", vdupq_n_s32(0), a, 8usize, q scales)
+                tile_loop!("i8mm", load_tokens, sub_32, 8, a, q, scales 128)
             } else {
-                tile_loop!("i8mm", load_tokens!(), sub_16, "add {scales}, {scales}, #128", vdupq_n_s32(0), a, 8usize, q scales)
+                tile_loop!("i8mm", load_tokens, sub_16, 8, a, q, scales 256)
             };
             four!(|G| by_token(sums[G], |a, b| vuzp1q_s32(a, b), |a, b| vuzp2q_s32(a, b)))
         }

@@ -11,6 +11,7 @@ mod float;
 mod gemm;
 mod i8mm;
 mod matvec;
+mod mins;
 mod neon;
 mod widening;
 
