@@ -1,7 +1,7 @@
 //! Kernel benchmarks: bytes and multiply-adds per second beside what this machine can do.
 //!
 //! ```text
-//! kernels [--isa NAME] [--format NAME] [--tokens 1,4,512] [--threads 1,2] [--megabytes 400] [--attend] [--ceilings]
+//! kernels [--isa NAME] [--format NAME] [--tokens 1,4,512] [--threads 1,2] [--megabytes 400] [--attend [--depth 4096]] [--ceilings]
 //! ```
 //! Before anything is timed its answer is compared with the scalar kernels' on the same bytes.
 
@@ -225,6 +225,11 @@ fn main() {
     }
     if args.iter().any(|a| a == "--attend") {
         for format in [KvFormat::F16, KvFormat::Q8_0] {
+            if let Some(tokens) = option("--tokens") {
+                let depth = option("--depth").and_then(|d| d.parse().ok()).unwrap_or(4096);
+                list(tokens).into_iter().for_each(|tokens| attend(&kernels, format, depth, tokens));
+                continue;
+            }
             for (depth, tokens) in [(1 << 18, 1), (4096, 1), (4096, 4), (512, 16), (4096, 16), (4096, 32)] {
                 attend(&kernels, format, depth, tokens);
             }
