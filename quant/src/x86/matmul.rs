@@ -19,7 +19,7 @@
 //! of tokens.
 
 use super::simd::{Rows, Simd};
-use super::tile::{Ahead, Sink, panel_bytes};
+use super::tile::{Ahead, Sink, ask_line, panel_bytes};
 use super::weights::Weights;
 use crate::Format;
 use crate::act::{ActKind, Acts};
@@ -30,6 +30,16 @@ const TILE: usize = 128;
 
 /// Up to so many tokens, reading the weights takes longer than multiplying them.
 const FEW: usize = 8;
+
+/// Bytes of a stream that are asked for ahead: what memory takes to answer, and a row's end is the next one's start.
+const AHEAD: usize = 640;
+
+/// Lines to ask for at each group, so that every lane's turn comes once in 64 bytes of its stream, or nearly: a lead of
+/// [`AHEAD`] lasts for a row that is read by a sixteenth faster.
+const fn lines<S: Simd, W: Weights<S>>() -> usize {
+    let group = W::BYTES / W::GROUPS;
+    S::LANES.div_ceil((64 + group / 8) / group)
+}
 
 /// Scales copied ahead: four columns of at most 8 bytes per lane.
 const HEADS: usize = 4;
@@ -53,8 +63,9 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
     let blocks = acts.cols / (32 * W::GROUPS);
     let row_bytes = blocks * W::BYTES;
     // With few tokens the memory sets the pace. Then each lane walks a range of rows of its own: so many streams, each in
-    // order, are what the prefetchers like best, and page walks overlap. With many tokens the lanes' rows lie side by
-    // side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
+    // order, are what the prefetchers like best, and page walks overlap; what they bring comes too late for a core that
+    // computes between its loads, so that each stream is asked for some lines ahead. With many tokens the lanes' rows lie
+    // side by side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
     let far = if acts.tokens <= FEW { rows / S::LANES } else { 0 };
     let distance = S::LANES * row_bytes + (S::LANES * row_bytes).min(16 << 10);
     let mut first = 0;
@@ -67,6 +78,12 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
             let panel = acc.add(2 * tokens * S::LANES).cast();
             Sink::<S>::fill(W::SIDE, acts, first, tokens, panel, acc)
         };
+        if far > 0 {
+            // Where the streams begin nobody asked for them.
+            for line in (0..AHEAD).step_by(64) {
+                (0..S::LANES).for_each(|lane| ask_line(w.as_ptr().wrapping_add(lane * far * row_bytes + line)));
+            }
+        }
         let mut r = 0;
         while r < rows {
             // The first row, how far the lanes' rows are apart, and how many rows this is. The last group reaches back to
@@ -81,11 +98,10 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
             let stride = apart * row_bytes;
             unsafe {
                 let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
-                sink.begin(match (far, W::GROUPS) {
-                    (0, _) => Ahead::Side { at: at.at.wrapping_add(distance), step: W::BYTES * S::LANES / W::GROUPS },
-                    // A line lasts for several small blocks, so that misses are spread over them.
-                    (_, 1) => Ahead::Nothing,
-                    _ => Ahead::Apart { at: at.at, step: W::BYTES, stride },
+                sink.begin(match apart {
+                    0 => Ahead::Nothing,
+                    1 => Ahead::Side { at: at.at.wrapping_add(distance), step: W::BYTES * S::LANES / W::GROUPS },
+                    _ => Ahead::Apart { at: at.at.wrapping_add(AHEAD), stride, lane: 0, lines: lines::<S, W>() },
                 });
                 let head = |b: usize| heads.add(b % HEADS * S::LANES * 8);
                 for b in 0..blocks.min(2) {
@@ -95,7 +111,6 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
                     if b + 2 < blocks {
                         W::gather(Rows { at: at.at.add(2 * W::BYTES), stride }, head(b + 2));
                     }
-                    sink.next_block(at.at.wrapping_add(W::BYTES));
                     W::block(at, b, head(b), &mut sink);
                     at.at = at.at.wrapping_add(W::BYTES);
                 }
