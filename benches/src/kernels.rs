@@ -231,6 +231,9 @@ struct Options {
     /// Attention in place of matrices
     #[arg(long)]
     attend: bool,
+    /// With --attend: slots of the cache, for so many --tokens [default: several of both]
+    #[arg(long)]
+    depth: Option<usize>,
     /// What this machine can do, in place of kernels
     #[arg(long)]
     ceilings: bool,
@@ -244,6 +247,10 @@ fn main() {
     }
     if options.attend {
         for format in [KvFormat::F16, KvFormat::Q8_0] {
+            if let Some(depth) = options.depth {
+                options.tokens.iter().for_each(|tokens| attend(&kernels, format, depth, *tokens));
+                continue;
+            }
             for (depth, tokens) in [(1 << 18, 1), (4096, 1), (4096, 4), (512, 16), (4096, 16), (4096, 32)] {
                 attend(&kernels, format, depth, tokens);
             }

@@ -14,13 +14,13 @@ use crate::recipe::{Layer, Recipe};
 use crate::team::Team;
 
 /// Most query vectors in one task.
-pub(crate) const MAX_QUERIES: usize = 96;
+pub(crate) const MAX_QUERIES: usize = 192;
 
 /// Query vectors of a task that a long batch is cut down to, so that there are [`TASKS`].
 const TILE_QUERIES: usize = 32;
 
 /// Tasks that keep the workers of a small computer busy to the end.
-const TASKS: usize = 16;
+const TASKS: usize = 8;
 
 /// Slots of one split.
 const SPLIT: u32 = 512;

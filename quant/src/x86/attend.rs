@@ -2,50 +2,93 @@
 //! so that nothing is ever summed or compared across them, and keys are read as they are stored.
 //!
 //! ```text
-//! turned[d][q] = query[q][d], once, for each GROUP vectors of queries
+//! turned[d][q] = query[q][d] · log2 e, once, for each GROUP of queries
 //! for each tile of SLOTS slots:
 //!     k[s][d], v[s][d] = the tile's keys and values, as f32
-//!     for each such group, over the slots that any of them sees:
-//!         p[s][q] = Σ_d k[s][d] · turned[d][q]                           (product)
-//!         m = max(max[q], max_s p[s][q]);  shrink sum[q] and acc[q] by e^(max[q] - m)
-//!         p[s][q] = e^(p[s][q] - m), 0 where q does not see s;  sum[q] += Σ_s p[s][q]
-//!         acc[q] += Σ_s p[s][q] · v[s]                                   (product)
+//!     for each group, over the slots that any of its queries sees:
+//!         p[s][q] = 2^(Σ_d k[s][d] · turned[d][q] - less[q]), 0 where q does not see s
+//!         if an exponent of q was above SLACK: shrink sum[q] and acc[q] to less[q] + the exponent, and p once more
+//!         sum[q] += Σ_s p[s][q]
+//!         acc[q] += Σ_s p[s][q] · v[s]
+//! shrink sum[q] and acc[q] to the largest exponent
 //! ```
+//! So `less` is about the maximum, seldom moves, and a logit is a power of two before it has left its register.
 
 use super::attend_one as one;
-use super::float::{exp_below, tanh};
+use super::float::{exp2, tanh};
 use super::simd::Simd;
 use crate::kernels::{AttendState, KvFormat, KvRun};
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use core::f32::consts::LOG2_E;
 
-/// Slots of a tile: a tile's keys and values as f32 and the weights of a group of queries stay in the first two caches.
+/// Slots of a tile: its keys and values as f32 and what else a group works on stay in the first cache, or nearly.
 const SLOTS: usize = 48;
 
-/// Rows of a product at once. With [`wide`] vectors of columns that is what the registers hold.
+/// Queries of a group: whole vectors, three at once, and whole ROWS.
+const GROUP: usize = 48;
+
+/// Rows of a product with values at once.
 const ROWS: usize = 6;
+
+/// Exponents up to which weights are left as they are, above 1.
+const SLACK: f32 = 8.0;
 
 /// Queries up to which one token's go the way of [`one`].
 const FEW: usize = 8;
 
-/// Vectors of columns of a product at once, and of queries in a group.
-const fn wide<S: Simd>() -> usize {
-    if S::LANES == 16 { 4 } else { 2 }
-}
-
-/// Floats of scratch: the turned queries with their maxima and sums, a tile's keys and values, a group's weights.
+/// Floats of scratch: the turned queries with what is known of each, a tile's keys and values, a group's weights.
 pub(super) fn scratch<S: Simd>(queries: usize, key_dim: usize, value_dim: usize) -> usize {
-    let group = wide::<S>() * S::LANES;
     let (key_row, value_row) = (key_dim.next_multiple_of(S::LANES), value_dim.next_multiple_of(S::LANES));
-    let turned = (key_dim + 2) * queries.next_multiple_of(group);
-    (turned + SLOTS * (key_row + value_row + group)).max(one::SCRATCH)
+    let turned = (key_dim + 5) * queries.next_multiple_of(GROUP);
+    (turned + SLOTS * (key_row + value_row + GROUP)).max(one::SCRATCH)
 }
 
 /// A matrix: where it begins, floats from row to row and from column to column.
 #[derive(Clone, Copy)]
 struct Matrix(*const f32, usize, usize);
 
-/// `c[i][j] = (add ? c[i][j] : 0) + Σ_k a[i][k] · b[k][j]` for `R` rows and `V` vectors of columns, the last of which has
-/// `last` columns. `b` and `c` have their columns side by side. Each element is summed in the order of k.
+/// `sums[i][j] += Σ_k a[i][k] · b[k][j]` for `V` vectors of columns, each element in the order of k. `b` has its columns side by
+/// side.
+#[inline(always)]
+unsafe fn multiply<S: Simd, const R: usize, const V: usize>(
+    sums: &mut [[S::F; V]; R],
+    Matrix(mut a, a_row, a_column): Matrix,
+    (mut b, b_row): (*const f32, usize),
+    depth: usize,
+) {
+    macro_rules! step {
+        () => {{
+            let mut part = [S::splat_f(0.0); V];
+            for (j, part) in part.iter_mut().enumerate() {
+                *part = S::load_f(b.add(j * S::LANES));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = S::splat_f(*a.add(i * a_row));
+                for (sum, part) in sums.iter_mut().zip(part) {
+                    *sum = S::fma(x, part, *sum);
+                }
+            }
+            (a, b) = (a.add(a_column), b.add(b_row));
+            // No load may pass: the compiler would gather those of all four steps, and run out of registers.
+            core::arch::asm!("", options(nostack, preserves_flags));
+        }};
+    }
+    // SAFETY: the caller's duty.
+    unsafe {
+        // Counting and addressing go through the ports of the multiplications: little of either.
+        for _ in 0..depth / 4 {
+            step!();
+            step!();
+            step!();
+            step!();
+        }
+        for _ in 0..depth % 4 {
+            step!();
+        }
+    }
+}
+
+/// `c[i][j] += Σ_k a[i][k] · b[k][j]` for `R` rows and `V` vectors of columns, the last of which has `last` columns.
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     Matrix(a, a_row, a_column): Matrix,
@@ -53,31 +96,17 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     (c, c_row): (*mut f32, usize),
     depth: usize,
     last: usize,
-    add: bool,
 ) {
     // SAFETY: the caller's duty; partial vectors are loaded and stored by their part.
     unsafe {
         let mut sums = [[S::splat_f(0.0); V]; R];
-        if add {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                for (j, sum) in sums.iter_mut().enumerate() {
-                    let at = c.add(i * c_row + j * S::LANES);
-                    *sum = if j + 1 < V || last == S::LANES { S::load_f(at) } else { S::load_part(at, last) };
-                }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                let at = c.add(i * c_row + j * S::LANES);
+                *sum = if j + 1 < V || last == S::LANES { S::load_f(at) } else { S::load_part(at, last) };
             }
         }
-        for k in 0..depth {
-            let mut part = [S::splat_f(0.0); V];
-            for (j, part) in part.iter_mut().enumerate() {
-                *part = S::load_f(b.add(k * b_row + j * S::LANES));
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let x = S::splat_f(*a.add(i * a_row + k * a_column));
-                for (sum, part) in sums.iter_mut().zip(part) {
-                    *sum = S::fma(x, part, *sum);
-                }
-            }
-        }
+        multiply::<S, R, V>(&mut sums, Matrix(a, a_row, a_column), (b, b_row), depth);
         for (i, sums) in sums.iter().enumerate() {
             for (j, sum) in sums.iter().enumerate() {
                 let at = c.add(i * c_row + j * S::LANES);
@@ -94,7 +123,6 @@ unsafe fn product<S: Simd, const V: usize>(
     (b, b_row): (*const f32, usize),
     (c, c_row): (*mut f32, usize),
     (rows, depth, columns): (usize, usize, usize),
-    add: bool,
 ) {
     let mut j = 0;
     while j < columns {
@@ -110,9 +138,9 @@ unsafe fn product<S: Simd, const V: usize>(
                 macro_rules! go {
                     ($rows:expr) => {{
                         if full {
-                            tile::<S, $rows, V>(a, b, c, depth, last, add);
+                            tile::<S, $rows, V>(a, b, c, depth, last);
                         } else {
-                            tile::<S, $rows, 1>(a, b, c, depth, last, add);
+                            tile::<S, $rows, 1>(a, b, c, depth, last);
                         }
                         i += $rows;
                     }};
@@ -128,7 +156,26 @@ unsafe fn product<S: Simd, const V: usize>(
     }
 }
 
-/// One slot's key or value as f32; zeros up to the next whole vector.
+/// The `n` keys or values at `from`, of `dim` elements each, as rows of whole vectors with zeros at their ends. Asks for as many
+/// bytes behind them: into the second cache, as the first is full.
+#[inline(always)]
+unsafe fn widen_tile<S: Simd>(format: KvFormat, from: *const u8, n: usize, dim: usize, to: *mut f32) {
+    let bytes = format.head_bytes(dim).unwrap_or(0);
+    // SAFETY: the caller's duty; a prefetch never faults.
+    unsafe {
+        for line in (n * bytes..2 * n * bytes).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast());
+        }
+        if dim.is_multiple_of(S::LANES) {
+            return widen::<S>(format, from, n * dim, to);
+        }
+        for i in 0..n {
+            widen::<S>(format, from.add(i * bytes), dim, to.add(i * dim.next_multiple_of(S::LANES)));
+        }
+    }
+}
+
+/// The `dim` elements at `from` as f32; zeros up to the next whole vector.
 #[inline(always)]
 unsafe fn widen<S: Simd>(format: KvFormat, from: *const u8, dim: usize, v: *mut f32) {
     // SAFETY: the caller's duty; reads stay inside the value.
@@ -166,72 +213,175 @@ unsafe fn widen<S: Simd>(format: KvFormat, from: *const u8, dim: usize, v: *mut 
     }
 }
 
-/// One vector of queries: their maxima and sums, the slots of the tile that they see, their weights (rows of `row` floats).
-struct Lanes {
-    max: *mut f32,
-    sum: *mut f32,
-    p: *mut f32,
+/// A tile's keys as f32: rows of `row` floats of which `dim` count, whole multiples of those that are multiplied at once.
+#[derive(Clone, Copy)]
+struct Keys {
+    at: *const f32,
     row: usize,
+    dim: usize,
+    slots: usize,
+    /// The first one's slot in the run.
+    first: usize,
 }
 
-/// From logits of slots `slots` to `e^(logit - max)`, and 0 where a lane does not see the slot: lane `i` sees those from
-/// `seen[i].0` to before `seen[i].1`. Maxima and sums are brought to the new maximum. Answers what the outputs must be
-/// multiplied with, if that is not 1 everywhere.
-#[inline(always)]
-unsafe fn soften<S: Simd>(
-    lanes: &Lanes,
-    slots: core::ops::Range<usize>,
-    seen: &[(usize, usize)],
-    soft_cap: f32,
-) -> Option<S::F> {
-    let whole = seen.len() == S::LANES && seen.iter().all(|v| v.0 <= slots.start && v.1 >= slots.end);
-    let (mut from, mut to) = ([0.0f32; 16], [0.0f32; 16]);
-    for (i, v) in seen.iter().enumerate() {
-        (from[i], to[i]) = (v.0 as f32, v.1 as f32);
+/// Queries side by side: `turned`, their weights `p` (both in rows of [`GROUP`]), and what is known of each. Logits are in powers
+/// of two.
+#[derive(Clone, Copy)]
+struct Queries {
+    turned: *const f32,
+    p: *mut f32,
+    /// What is taken from the logits, -∞ if nothing was seen yet.
+    less: *mut f32,
+    /// The largest logit.
+    top: *mut f32,
+    /// The sum of the weights.
+    sum: *mut f32,
+    /// The slots that they see, from and to before, as i32.
+    seen: [*const f32; 2],
+}
+
+impl Queries {
+    /// From query `i` on.
+    #[inline(always)]
+    unsafe fn from(self, i: usize) -> Queries {
+        // SAFETY: the caller's duty.
+        unsafe {
+            Queries {
+                turned: self.turned.add(i),
+                p: self.p.add(i),
+                less: self.less.add(i),
+                top: self.top.add(i),
+                sum: self.sum.add(i),
+                seen: [self.seen[0].add(i), self.seen[1].add(i)],
+            }
+        }
     }
-    // SAFETY: the caller's duty: a vector at each of the pointers, and in each row of p.
+
+    /// What vector `j` of them sees, as slots of the tile.
+    #[inline(always)]
+    unsafe fn seen<S: Simd>(&self, j: usize, keys: &Keys) -> [S::F; 2] {
+        // SAFETY: the caller's duty.
+        self.seen
+            .map(|at| unsafe { S::to_f(S::add(S::load(at.add(j * S::LANES).cast()), S::splat(-(keys.first as i32)))) })
+    }
+
+    /// Whether `count` of them see any of the keys, and all of them.
+    #[inline(always)]
+    unsafe fn see<S: Simd>(&self, count: usize, keys: &Keys) -> (bool, bool) {
+        let (mut any, mut all) = (false, true);
+        // SAFETY: the caller's duty.
+        unsafe {
+            let (start, end) = (S::splat_f(0.0), S::splat_f(keys.slots as f32));
+            for j in 0..count.div_ceil(S::LANES) {
+                let [from, to] = self.seen::<S>(j, keys);
+                any |= S::any_lt(S::maxf(from, start), S::minf(to, end));
+                all &= !(S::any_lt(start, from) || S::any_lt(to, end));
+            }
+        }
+        (any, all)
+    }
+}
+
+/// `p[s][q] = 2^(logit - less)` for `V` vectors of queries, `R` slots at once. Answers the largest exponent of each query, and
+/// the sum of its weights. `seen` tells what they see, if not all.
+#[inline(always)]
+unsafe fn weigh<S: Simd, const R: usize, const V: usize>(
+    keys: &Keys,
+    of: &Queries,
+    less: [S::F; V],
+    seen: Option<[[S::F; 2]; V]>,
+    soft_cap: f32,
+) -> [[S::F; V]; 2] {
+    // SAFETY: the caller's duty.
     unsafe {
-        let (from, to) = (S::load_f(from.as_ptr()), S::load_f(to.as_ptr()));
+        let (zero, hidden) = (S::splat_f(0.0), S::splat_f(f32::NEG_INFINITY));
+        let (mut tops, mut totals) = ([hidden; V], [zero; V]);
+        let mut start = [zero; V];
+        if soft_cap <= 0.0 {
+            start = less.map(|less| S::subf(zero, less));
+        }
+        for first in (0..keys.slots).step_by(R) {
+            let mut x = [start; R];
+            let k = Matrix(keys.at.add(first * keys.row), keys.row, 1);
+            multiply::<S, R, V>(&mut x, k, (of.turned, GROUP), keys.dim);
+            for (i, x) in x.into_iter().enumerate() {
+                for (j, mut x) in x.into_iter().enumerate() {
+                    if soft_cap > 0.0 {
+                        let cap = soft_cap * LOG2_E;
+                        let capped = tanh::<S>(S::mulf(x, S::splat_f(1.0 / cap)));
+                        x = S::subf(S::mulf(S::splat_f(cap), capped), less[j]);
+                    }
+                    let mut weight = exp2::<S>(x);
+                    if let Some(seen) = seen {
+                        let ([from, to], slot) = (seen[j], S::splat_f((first + i) as f32));
+                        let shown = |x, other| S::select_lt(slot, from, other, S::select_lt(slot, to, x, other));
+                        (x, weight) = (shown(x, hidden), shown(weight, zero));
+                    }
+                    tops[j] = S::maxf(tops[j], x);
+                    totals[j] = S::addf(totals[j], weight);
+                    S::store_f(of.p.add((first + i) * GROUP + j * S::LANES), weight);
+                }
+            }
+        }
+        [tops, totals]
+    }
+}
+
+/// Weights of `V` vectors of queries, of which the first queries have outputs `acc` of `dim` floats each.
+#[inline(always)]
+unsafe fn soften<S: Simd, const R: usize, const V: usize>(
+    keys: &Keys,
+    of: &Queries,
+    all: bool,
+    soft_cap: f32,
+    (acc, dim): (&mut [f32], usize),
+) {
+    // SAFETY: the caller's duty.
+    unsafe {
         let (zero, lowest) = (S::splat_f(0.0), S::splat_f(f32::MIN));
-        let old = S::load_f(lanes.max);
-        let mut top = old;
-        for s in slots.clone() {
-            let at = lanes.p.add(s * lanes.row);
-            let mut x = S::load_f(at);
-            if soft_cap > 0.0 {
-                x = S::mulf(S::splat_f(soft_cap), tanh::<S>(S::mulf(x, S::splat_f(1.0 / soft_cap))));
+        let mut seen = None;
+        if !all {
+            let mut bounds = [[zero; 2]; V];
+            for (j, bounds) in bounds.iter_mut().enumerate() {
+                *bounds = of.seen::<S>(j, keys);
             }
-            if !whole {
-                let (hidden, slot) = (S::splat_f(f32::NEG_INFINITY), S::splat_f(s as f32));
-                x = S::select_lt(slot, from, hidden, S::select_lt(slot, to, x, hidden));
-            }
-            if soft_cap > 0.0 || !whole {
-                S::store_f(at, x);
-            }
-            top = S::maxf(top, x);
+            seen = Some(bounds);
         }
-        // What has not seen anything yet keeps -∞, from which nothing may be taken away.
-        let less = S::select_lt(top, lowest, zero, top);
-        let mut totals = [zero; 2];
-        for s in slots {
-            let at = lanes.p.add(s * lanes.row);
-            let x = S::load_f(at);
-            let mut weight = exp_below::<S>(S::subf(x, less));
-            if !whole {
-                weight = S::select_lt(x, lowest, zero, weight);
+        for again in [false, true] {
+            let (mut old, mut less) = ([zero; V], [zero; V]);
+            for j in 0..V {
+                old[j] = S::load_f(of.less.add(j * S::LANES));
+                less[j] = S::select_lt(old[j], lowest, zero, old[j]);
             }
-            S::store_f(at, weight);
-            totals[s % 2] = S::addf(totals[s % 2], weight);
+            let [tops, totals] = weigh::<S, R, V>(keys, of, less, seen, soft_cap);
+            let mut high = false;
+            for j in 0..V {
+                let limit = S::select_lt(old[j], lowest, old[j], S::splat_f(SLACK));
+                high |= S::any_lt(limit, tops[j]);
+            }
+            if again || !high {
+                for j in 0..V {
+                    let (top, sum) = (of.top.add(j * S::LANES), of.sum.add(j * S::LANES));
+                    S::store_f(top, S::maxf(S::load_f(top), S::addf(less[j], tops[j])));
+                    S::store_f(sum, S::addf(S::load_f(sum), totals[j]));
+                }
+                return;
+            }
+            // Each query by its own exponents only, whatever the others'.
+            for j in 0..V {
+                let at = j * S::LANES;
+                let limit = S::select_lt(old[j], lowest, old[j], S::splat_f(SLACK));
+                let new = S::select_lt(limit, tops[j], S::addf(less[j], tops[j]), old[j]);
+                let shrink = S::select_lt(old[j], lowest, zero, exp2::<S>(S::subf(old[j], new)));
+                S::store_f(of.less.add(at), new);
+                S::store_f(of.sum.add(at), S::mulf(S::load_f(of.sum.add(at)), shrink));
+                let mut by = [0.0; 16];
+                S::store_f(by.as_mut_ptr(), shrink);
+                for (acc, by) in acc.chunks_exact_mut(dim).skip(at).zip(by).take(S::LANES) {
+                    acc.iter_mut().for_each(|a| *a *= by);
+                }
+            }
         }
-        let total = S::addf(totals[0], totals[1]);
-        if !S::any_lt(old, top) {
-            S::store_f(lanes.sum, S::addf(S::load_f(lanes.sum), total));
-            return None;
-        }
-        let shrink = S::select_lt(old, lowest, zero, exp_below::<S>(S::subf(old, less)));
-        S::store_f(lanes.max, top);
-        S::store_f(lanes.sum, S::fma(S::load_f(lanes.sum), shrink, total));
-        Some(shrink)
     }
 }
 
@@ -258,16 +408,17 @@ pub(super) unsafe fn attend<S: Simd>(
     // SAFETY: the caller's duty.
     unsafe {
         if S::LANES == 16 {
-            many::<S, 4>(q, run, visible, (key_dim, value_dim), soft_cap, state, scratch);
+            many::<S, 8, 3, 4>(q, run, visible, (key_dim, value_dim), soft_cap, state, scratch);
         } else {
-            many::<S, 2>(q, run, visible, (key_dim, value_dim), soft_cap, state, scratch);
+            many::<S, 6, 2, 2>(q, run, visible, (key_dim, value_dim), soft_cap, state, scratch);
         }
     }
 }
 
-/// [`attend`] for any queries; `V` is [`wide`].
+/// [`attend`] for any queries: `R` slots and `C` vectors of queries at once in products with keys, `V` vectors at once in those
+/// with values. That is what the registers hold.
 #[inline(always)]
-unsafe fn many<S: Simd, const V: usize>(
+unsafe fn many<S: Simd, const R: usize, const C: usize, const V: usize>(
     q: &[f32],
     run: &KvRun,
     visible: &[(u32, u32)],
@@ -277,26 +428,36 @@ unsafe fn many<S: Simd, const V: usize>(
     scratch: &mut [f32],
 ) {
     let queries = visible.len();
-    let group = V * S::LANES;
-    let across = queries.next_multiple_of(group);
+    let across = queries.next_multiple_of(GROUP);
     let (key_bytes, value_bytes) = (run.keys.len() / run.slots, run.values.len() / run.slots);
     let (key_row, value_row) = (key_dim.next_multiple_of(S::LANES), value_dim.next_multiple_of(S::LANES));
     let (turned, rest) = scratch.split_at_mut(key_dim * across);
-    let (max, rest) = rest.split_at_mut(across);
+    let (less, rest) = rest.split_at_mut(across);
+    let (top, rest) = rest.split_at_mut(across);
+    let (from, rest) = rest.split_at_mut(across);
+    let (to, rest) = rest.split_at_mut(across);
     let (sum, rest) = rest.split_at_mut(across);
     let (k, rest) = rest.split_at_mut(SLOTS * key_row);
     let (v, p) = rest.split_at_mut(SLOTS * value_row);
 
-    for (turned, q) in turned.chunks_exact_mut(key_dim * group).zip(q.chunks(key_dim * group)) {
-        for (d, row) in turned.chunks_exact_mut(group).enumerate() {
+    for (turned, q) in turned.chunks_exact_mut(key_dim * GROUP).zip(q.chunks(key_dim * GROUP)) {
+        for (d, row) in turned.chunks_exact_mut(GROUP).enumerate() {
             row[q.len() / key_dim..].fill(0.0);
-            row.iter_mut().zip(q.chunks_exact(key_dim)).for_each(|(x, q)| *x = q[d]);
+            row.iter_mut().zip(q.chunks_exact(key_dim)).for_each(|(x, q)| *x = q[d] * LOG2_E);
         }
     }
-    max.fill(f32::NEG_INFINITY);
-    max[..queries].copy_from_slice(&state.max[..queries]);
+    less.fill(f32::NEG_INFINITY);
+    less.iter_mut().zip(&*state.max).take(queries).for_each(|(less, max)| *less = max * LOG2_E);
+    top.copy_from_slice(less);
     sum.fill(0.0);
     sum[..queries].copy_from_slice(&state.sum[..queries]);
+    // What pads a group sees everything, and so is no reason to look closer.
+    from.fill(f32::from_bits(0));
+    to.fill(f32::from_bits(i32::MAX as u32));
+    for ((from, to), v) in from.iter_mut().zip(&mut *to).zip(visible) {
+        let bound = |slot: u32| f32::from_bits(slot.min(run.slots as u32).min(i32::MAX as u32));
+        (*from, *to) = (bound(v.0), bound(v.1));
+    }
 
     // What no query sees need not be read. Tiles begin at multiples of SLOTS, whatever the other queries see.
     let mut first = visible.iter().map(|v| v.0 as usize).min().unwrap_or(0) / SLOTS * SLOTS;
@@ -304,61 +465,52 @@ unsafe fn many<S: Simd, const V: usize>(
     while first < end {
         let n = SLOTS.min(end - first);
         // SAFETY: slots first..first + n are inside the run. Everything else is inside the scratch and the state, by
-        // their sizes.
+        // their sizes; SLOTS and GROUP are whole multiples of what is done at once.
         unsafe {
-            for s in 0..n {
-                let (key, value) = ((first + s) * key_bytes, (first + s) * value_bytes);
-                let (key, value) = (run.keys.as_ptr().add(key), run.values.as_ptr().add(value));
-                for line in (0..key_bytes).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(SLOTS * key_bytes + line).cast());
-                }
-                for line in (0..value_bytes).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(value.wrapping_add(SLOTS * value_bytes + line).cast());
-                }
-                widen::<S>(run.format, key, key_dim, k.as_mut_ptr().add(s * key_row));
-                widen::<S>(run.format, value, value_dim, v.as_mut_ptr().add(s * value_row));
-            }
-            for i in (0..queries).step_by(group) {
-                let count = group.min(queries - i);
-                let mut seen = [(0, 0); 64];
-                for (seen, v) in seen.iter_mut().zip(&visible[i..i + count]) {
-                    let inside = |s: u32| (s as usize).clamp(first, first + n) - first;
-                    *seen = (inside(v.0), inside(v.1));
-                }
-                let seen = &seen[..count];
-                let some = || seen.iter().filter(|v| v.0 < v.1);
-                let from = some().map(|v| v.0).min().unwrap_or(0);
-                let to = some().map(|v| v.1).max().unwrap_or(0);
-                if from == to {
+            widen_tile::<S>(run.format, run.keys.as_ptr().add(first * key_bytes), n, key_dim, k.as_mut_ptr());
+            widen_tile::<S>(run.format, run.values.as_ptr().add(first * value_bytes), n, value_dim, v.as_mut_ptr());
+            let keys = Keys { at: k.as_ptr(), row: key_row, dim: key_dim, slots: n.next_multiple_of(R), first };
+            for i in (0..queries).step_by(GROUP) {
+                let count = GROUP.min(queries - i);
+                let of = Queries {
+                    turned: turned.as_ptr().add(i * key_dim),
+                    p: p.as_mut_ptr(),
+                    less: less.as_mut_ptr().add(i),
+                    top: top.as_mut_ptr().add(i),
+                    sum: sum.as_mut_ptr().add(i),
+                    seen: [from.as_ptr().add(i), to.as_ptr().add(i)],
+                };
+                let (any, all) = of.see::<S>(count, &keys);
+                if !any {
                     continue;
                 }
-                let keys = Matrix(k.as_ptr().add(from * key_row), key_row, 1);
-                let logits = (p.as_mut_ptr().add(from * group), group);
-                let columns = count.next_multiple_of(S::LANES);
-                let turned = (turned.as_ptr().add(i * key_dim), group);
-                product::<S, V>(keys, turned, logits, (to - from, key_dim, columns), false);
-                for (j, seen) in seen.chunks(S::LANES).enumerate() {
-                    let at = j * S::LANES;
-                    let lanes = Lanes {
-                        max: max.as_mut_ptr().add(i + at),
-                        sum: sum.as_mut_ptr().add(i + at),
-                        p: p.as_mut_ptr().add(at),
-                        row: group,
-                    };
-                    let Some(shrink) = soften::<S>(&lanes, from..to, seen, soft_cap) else { continue };
-                    let mut by = [0.0; 16];
-                    S::store_f(by.as_mut_ptr(), shrink);
-                    let acc = state.acc[(i + at) * value_dim..].chunks_exact_mut(value_dim).zip(by).take(seen.len());
-                    acc.for_each(|(acc, by)| acc.iter_mut().for_each(|a| *a *= by));
+                let acc = &mut state.acc[i * value_dim..][..count * value_dim];
+                let mut j = 0;
+                while j < count {
+                    macro_rules! go {
+                        ($vectors:literal) => {{
+                            let acc = (&mut acc[j * value_dim..], value_dim);
+                            soften::<S, R, $vectors>(&keys, &of.from(j), all, soft_cap, acc);
+                            j += $vectors * S::LANES;
+                        }};
+                    }
+                    match (count - j).div_ceil(S::LANES).min(C) {
+                        1 => go!(1),
+                        2 => go!(2),
+                        _ => go!(3),
+                    }
                 }
-                let weights = Matrix(p.as_ptr().add(from * group), 1, group);
-                let values = (v.as_ptr().add(from * value_row), value_row);
-                let acc = (state.acc.as_mut_ptr().add(i * value_dim), value_dim);
-                product::<S, V>(weights, values, acc, (count, to - from, value_dim), true);
+                let (weights, values) = (Matrix(p.as_ptr(), 1, GROUP), (v.as_ptr(), value_row));
+                product::<S, V>(weights, values, (acc.as_mut_ptr(), value_dim), (count, n, value_dim));
             }
         }
         first += n;
     }
-    state.max[..queries].copy_from_slice(&max[..queries]);
-    state.sum[..queries].copy_from_slice(&sum[..queries]);
+    // Whoever has seen nothing of this run is left as it was, to the bit.
+    for i in (0..queries).filter(|i| visible[*i].0 < visible[*i].1.min(run.slots as u32)) {
+        let shrink = if less[i] > f32::MIN { libm::exp2f(less[i] - top[i]) } else { 1.0 };
+        state.max[i] = top[i] / LOG2_E;
+        state.sum[i] = sum[i] * shrink;
+        state.acc[i * value_dim..][..value_dim].iter_mut().for_each(|a| *a *= shrink);
+    }
 }

@@ -50,23 +50,22 @@ pub(super) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     }
 }
 
-/// `e^x` for `x ≤ 0`, relative error below 2^-22 and |x| · 2^-24; below -87.3 it may answer 2^-126 instead of less.
+/// `2^x` for `x` below 127, relative error below 2^-22; below -126 it may answer 2^-126 instead of less.
 ///
 /// ```text
-/// t = x · log2 e;  r = t - ⌊t⌋
-/// e^x = 2^⌊t⌋ · (1 + r · p(r))
+/// r = x - ⌊x⌋
+/// 2^x = 2^⌊x⌋ · (1 + r · p(r))
 /// ```
 #[inline(always)]
-pub(super) unsafe fn exp_below<S: Simd>(x: S::F) -> S::F {
+pub(super) unsafe fn exp2<S: Simd>(x: S::F) -> S::F {
     unsafe {
-        let t = S::mulf(x, S::splat_f(core::f32::consts::LOG2_E));
-        let r = S::fraction(t);
+        let r = S::fraction(x);
         // The polynomial of least relative error with p(0) = 1: 2^-23.5.
         let mut p = S::splat_f(1.867_13e-3);
         for c in [9.017_031e-3, 5.579_991_3e-2, 0.240_164_44, 0.693_151_3, 1.0] {
             p = S::fma(p, r, S::splat_f(c));
         }
-        S::times_power(p, t)
+        S::times_power(p, x)
     }
 }
 
