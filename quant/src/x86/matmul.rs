@@ -20,8 +20,8 @@
 //! of tokens.
 
 use super::simd::{Rows, Simd};
-use super::strip::{Strip, strip_bytes};
-use super::tile::{Ahead, Direct, Sink, panel_bytes};
+use super::strip::{self, Strip, strip_bytes};
+use super::tile::{self, Ahead, Direct, Sink};
 use super::weights::Weights;
 use crate::Format;
 use crate::act::{ActKind, Acts};
@@ -43,11 +43,12 @@ pub(super) fn scratch<S: Simd>(format: Format, cols: usize, tokens: usize) -> us
         return 0;
     }
     let tokens = tokens.min(TILE);
-    (strip::<S>() + HEADS * S::LANES * 8 + 2 * tokens * S::LANES * 4 + tokens * panel_bytes(cols)).div_ceil(64) * 64
+    let panel = if S::STRIPS { strip::panel_bytes(cols) } else { tile::panel_bytes(cols) };
+    (in_strips::<S>() + HEADS * S::LANES * 8 + 2 * tokens * S::LANES * 4 + tokens * panel).div_ceil(64) * 64
 }
 
 /// Bytes of the strip, a multiple of 64.
-const fn strip<S: Simd>() -> usize {
+const fn in_strips<S: Simd>() -> usize {
     if S::STRIPS { strip_bytes::<S>() } else { 0 }
 }
 
@@ -63,7 +64,7 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
         let strip_at = scratch.as_mut_ptr();
         // SAFETY: `scratch` has room for the strip, the heads, the accumulators, the sums and the panel after them.
         unsafe {
-            let heads = strip_at.add(strip::<S>());
+            let heads = strip_at.add(in_strips::<S>());
             let acc = heads.add(HEADS * S::LANES * 8).cast::<f32>();
             let panel = acc.add(2 * tokens * S::LANES).cast();
             if S::STRIPS && acts.tokens > FEW {

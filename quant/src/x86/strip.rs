@@ -4,11 +4,11 @@
 //!
 //! ```text
 //! strip : weights [8 groups, 8 vectors] (signed ones: sizes and signs) | scales | minima, or what signs add
-//! panel : entries [chunks of 8 groups, tokens] = 32 activations [groups] | tail
-//! tail  : one by one: (scale f32 | side, 4 bytes) [groups]
+//! panel : entries [chunks of 8 groups, tokens] = 32 activations [8 groups] | tail
+//! tail  : one by one: (scale f32 | side, 4 bytes) [8 groups]
 //!         with sums : scale f32 | sums of activations, i16 × 8 (of 32) or × 16 (of 16)
 //! ```
-//! A row's last chunk may have fewer groups. Sums, their order and the bytes of a panel are those of [`super::tile`].
+//! A row's last chunk may have fewer groups. Sums and their order are those of [`super::tile`].
 
 use super::simd::Simd;
 use super::tile::{Ahead, Side, Sink, float, four};
@@ -25,9 +25,24 @@ pub(super) const fn strip_bytes<S: Simd>() -> usize {
     4 * S::LANES * (WEIGHTS + SCALES + MORE)
 }
 
+impl Side {
+    /// Bytes of a chunk's entry.
+    const fn chunk(self) -> usize {
+        match self {
+            Side::Offset(_) | Side::Min => 256 + 64,
+            Side::Sums => 256 + 20,
+            Side::Sums16 => 256 + 36,
+        }
+    }
+}
+
+/// The most bytes that a token's `cols` activations take in a panel.
+pub(super) const fn panel_bytes(cols: usize) -> usize {
+    cols.div_ceil(256) * 320
+}
+
 /// Groups multiplied by the block, with tiles of tokens.
 pub(super) struct Strip<S: Simd> {
-    side: Side,
     groups: usize,
     tokens: usize,
     panel: *const u8,
@@ -43,18 +58,21 @@ pub(super) struct Strip<S: Simd> {
 
 /// A chunk of groups in the strip, and what they do to a tile of tokens.
 trait Chunk<S: Simd> {
-    /// Adds the chunk to the accumulators of `T` tokens, whose entries are `stride` apart.
+    /// Bytes of an entry.
+    const ENTRY: usize;
+
+    /// Adds the chunk to the accumulators of `T` tokens, whose entries and accumulators follow one another.
     ///
     /// # Safety
     /// `T` entries of this chunk must be at `from`, `T` accumulators at `acc`; the conditions of [`super::simd`].
-    unsafe fn add<const T: usize>(&self, from: *const u8, stride: usize, acc: *mut f32);
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32);
 }
 
 impl<S: Simd> Strip<S> {
     /// Fills the panel with `tokens` tokens from token `first` on, for a format with this `side`.
     ///
     /// # Safety
-    /// `panel` has room for `tokens` times [`super::tile::panel_bytes`], `acc` for `tokens · LANES` floats, `strip` for
+    /// `panel` has room for `tokens` times [`panel_bytes`], `acc` for `tokens · LANES` floats, `strip` for
     /// [`strip_bytes`].
     #[inline(always)]
     pub unsafe fn fill(
@@ -79,36 +97,33 @@ impl<S: Simd> Strip<S> {
                     let qs = qs.as_ptr().add(32 * chunk).byte_add(t * stride).cast();
                     core::ptr::copy_nonoverlapping(qs, to, 32 * here);
                     let sums = sums.as_ptr().add(2 * chunk).byte_add(t * stride);
+                    // At most 32 · 127.
                     let sum = |g: usize| *sums.add(2 * g) + *sums.add(2 * g + 1);
                     let scale = |g: usize| *scales.as_ptr().add((chunk + g) >> shift).byte_add(t * stride);
-                    to = to.add(32 * here);
+                    let tail = to.add(256);
                     match side {
-                        Side::Offset(_) | Side::Min => {
-                            for g in 0..here {
-                                to.cast::<f32>().write(scale(g));
-                                match side {
-                                    Side::Offset(by) => to.add(4).cast::<i32>().write(-by * sum(g) as i32),
-                                    _ => to.add(4).cast::<f32>().write(scale(g) * sum(g) as f32),
-                                }
-                                to = to.add(8);
-                            }
-                        }
+                        Side::Offset(by) => (0..here).for_each(|g| {
+                            tail.add(8 * g).cast::<f32>().write(scale(g));
+                            tail.add(8 * g + 4).cast::<i32>().write(-by * sum(g) as i32);
+                        }),
+                        Side::Min => (0..here).for_each(|g| {
+                            tail.add(8 * g).cast::<f32>().write(scale(g));
+                            tail.add(8 * g + 4).cast::<f32>().write(scale(g) * sum(g) as f32);
+                        }),
                         Side::Sums => {
-                            to.cast::<f32>().write(scale(0));
-                            // At most 32 · 127.
-                            (0..8).for_each(|g| to.add(4).cast::<i16>().add(g).write(sum(g)));
-                            to = to.add(20);
+                            tail.cast::<f32>().write(scale(0));
+                            (0..8).for_each(|g| tail.add(4).cast::<i16>().add(g).write(sum(g)));
                         }
                         Side::Sums16 => {
-                            to.cast::<f32>().write(scale(0));
-                            core::ptr::copy_nonoverlapping(sums, to.add(4).cast(), 16);
-                            to = to.add(36);
+                            tail.cast::<f32>().write(scale(0));
+                            core::ptr::copy_nonoverlapping(sums, tail.add(4).cast(), 16);
                         }
                     }
+                    to = to.add(side.chunk());
                 }
             }
         }
-        Strip { side, groups, tokens, panel, acc, strip: strip.cast(), held: 0, ahead: panel, step: 0 }
+        Strip { groups, tokens, panel, acc, strip: strip.cast(), held: 0, ahead: panel, step: 0 }
     }
 
     #[inline(always)]
@@ -132,32 +147,22 @@ impl<S: Simd> Strip<S> {
         self.held == 8 || g + 1 == self.groups
     }
 
-    /// The chunk that ends before group `end`, with all tokens: by fours, then one by one. The next weights are asked for in
+    /// The chunk with group `g`, with all tokens: by fours, then one by one. The next weights are asked for in
     /// between, as in [`super::tile`].
     #[inline(always)]
-    unsafe fn run<C: Chunk<S>>(&mut self, end: usize, chunk: &C) {
-        let entry = 32 * self.held
-            + match self.side {
-                Side::Offset(_) | Side::Min => 8 * self.held,
-                Side::Sums => 20,
-                Side::Sums16 => 36,
-            };
-        let before = match self.side {
-            Side::Offset(_) | Side::Min => 40 * (end - self.held),
-            Side::Sums | Side::Sums16 => (end / 8 - 1) * entry,
-        };
+    unsafe fn run<C: Chunk<S>>(&mut self, g: usize, chunk: &C) {
         let next = self.ahead.wrapping_add(self.step * self.held);
         let (mut t, mut ahead) = (0, self.ahead);
         // SAFETY: inside the panel and the accumulators.
         unsafe {
-            let panel = self.panel.add(before * self.tokens);
+            let panel = self.panel.add(g / 8 * self.tokens * C::ENTRY);
             while t + 4 <= self.tokens {
-                chunk.add::<4>(panel.add(t * entry), entry, self.acc.add(t * S::LANES));
+                chunk.add::<4>(panel.add(t * C::ENTRY), self.acc.add(t * S::LANES));
                 ahead = ask(ahead, next, 2);
                 t += 4;
             }
             while t < self.tokens {
-                chunk.add::<1>(panel.add(t * entry), entry, self.acc.add(t * S::LANES));
+                chunk.add::<1>(panel.add(t * C::ENTRY), self.acc.add(t * S::LANES));
                 t += 1;
             }
         }
@@ -206,7 +211,7 @@ impl<S: Simd> Sink<S> for Strip<S> {
             self.hold(w);
             self.put(WEIGHTS + self.held, S::as_i(scale));
             if self.full(g) {
-                self.run(g + 1, &Offset::<S, MAX> { strip: self.strip, groups: self.held })
+                self.run(g, &Offset::<S, MAX> { strip: self.strip, groups: self.held })
             }
         }
     }
@@ -222,7 +227,7 @@ impl<S: Simd> Sink<S> for Strip<S> {
             self.put(WEIGHTS + self.held, S::as_i(scale));
             self.put(WEIGHTS + SCALES + self.held, more);
             if self.full(g) {
-                self.run(g + 1, &Signed::<S> { strip: self.strip, groups: self.held })
+                self.run(g, &Signed::<S> { strip: self.strip, groups: self.held })
             }
         }
     }
@@ -234,7 +239,7 @@ impl<S: Simd> Sink<S> for Strip<S> {
             self.put(WEIGHTS + self.held, S::as_i(scale));
             self.put(WEIGHTS + SCALES + self.held, S::as_i(min));
             if self.full(g) {
-                self.run(g + 1, &Min::<S, MAX> { strip: self.strip, groups: self.held })
+                self.run(g, &Min::<S, MAX> { strip: self.strip, groups: self.held })
             }
         }
     }
@@ -261,7 +266,7 @@ impl<S: Simd> Sink<S> for Strip<S> {
     #[inline(always)]
     unsafe fn finish<const MAX: i32, const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]) {
         self.held = 8;
-        unsafe { self.run(8 * (b + 1), &Sums::<S, MAX, P> { strip: self.strip, d, m, pairs }) }
+        unsafe { self.run(8 * b, &Sums::<S, MAX, P> { strip: self.strip, d, m, pairs }) }
     }
 }
 
@@ -279,18 +284,20 @@ struct Offset<S: Simd, const MAX: i32> {
 
 // SAFETY (of the blocks in this and the next implementations): the conditions of [`Chunk::add`].
 impl<S: Simd, const MAX: i32> Chunk<S> for Offset<S, MAX> {
+    const ENTRY: usize = Side::Offset(0).chunk();
+
     #[inline(always)]
-    unsafe fn add<const T: usize>(&self, from: *const u8, stride: usize, acc: *mut f32) {
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
             let mut sums = load::<S, T>(acc);
-            let mut tail = from.add(32 * self.groups);
+            let mut tail = from.add(256);
             for g in 0..self.groups {
                 let mut dot = [S::splat(0); T];
                 for (t, dot) in dot.iter_mut().enumerate() {
-                    *dot = four::<S>(tail.add(t * stride + 4));
+                    *dot = four::<S>(tail.add(t * Self::ENTRY + 4));
                 }
-                let dot = S::dot::<T, 8, MAX>(dot, eight::<S>(self.strip, 8 * g), from.add(32 * g).cast(), stride);
-                one_by_one::<S, T>(&mut sums, dot, *self.strip.add(WEIGHTS + g), tail, stride);
+                let dot = S::dot::<T, 8, MAX>(dot, eight::<S>(self.strip, 8 * g), from.add(32 * g).cast(), Self::ENTRY);
+                one_by_one::<S, T>(&mut sums, dot, *self.strip.add(WEIGHTS + g), tail);
                 tail = tail.add(8);
             }
             store::<S, T>(acc, sums);
@@ -304,16 +311,18 @@ struct Signed<S: Simd> {
 }
 
 impl<S: Simd> Chunk<S> for Signed<S> {
+    const ENTRY: usize = Side::Offset(0).chunk();
+
     #[inline(always)]
-    unsafe fn add<const T: usize>(&self, from: *const u8, stride: usize, acc: *mut f32) {
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
             let mut sums = load::<S, T>(acc);
-            let mut tail = from.add(32 * self.groups);
+            let mut tail = from.add(256);
             for g in 0..self.groups {
                 let (sizes, signs) = (eight::<S>(self.strip, 8 * g), eight::<S>(self.strip, WEIGHTS / 2 + 8 * g));
                 let more = *self.strip.add(WEIGHTS + SCALES + g);
-                let dot = S::dot_sizes::<T>([more; T], sizes, signs, from.add(32 * g).cast(), stride);
-                one_by_one::<S, T>(&mut sums, dot, *self.strip.add(WEIGHTS + g), tail, stride);
+                let dot = S::dot_sizes::<T>([more; T], sizes, signs, from.add(32 * g).cast(), Self::ENTRY);
+                one_by_one::<S, T>(&mut sums, dot, *self.strip.add(WEIGHTS + g), tail);
                 tail = tail.add(8);
             }
             store::<S, T>(acc, sums);
@@ -327,18 +336,20 @@ struct Min<S: Simd, const MAX: i32> {
 }
 
 impl<S: Simd, const MAX: i32> Chunk<S> for Min<S, MAX> {
+    const ENTRY: usize = Side::Min.chunk();
+
     #[inline(always)]
-    unsafe fn add<const T: usize>(&self, from: *const u8, stride: usize, acc: *mut f32) {
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
             let mut sums = load::<S, T>(acc);
-            let mut tail = from.add(32 * self.groups);
+            let mut tail = from.add(256);
             for g in 0..self.groups {
                 let w = eight::<S>(self.strip, 8 * g);
-                let dot = S::dot::<T, 8, MAX>([S::splat(0); T], w, from.add(32 * g).cast(), stride);
-                one_by_one::<S, T>(&mut sums, dot, *self.strip.add(WEIGHTS + g), tail, stride);
+                let dot = S::dot::<T, 8, MAX>([S::splat(0); T], w, from.add(32 * g).cast(), Self::ENTRY);
+                one_by_one::<S, T>(&mut sums, dot, *self.strip.add(WEIGHTS + g), tail);
                 let min = S::as_f(*self.strip.add(WEIGHTS + SCALES + g));
                 for (t, sum) in sums.iter_mut().enumerate() {
-                    *sum = S::fma(min, float::<S>(tail.add(t * stride + 4)), *sum);
+                    *sum = S::fma(min, float::<S>(tail.add(t * Self::ENTRY + 4)), *sum);
                 }
                 tail = tail.add(8);
             }
@@ -355,23 +366,25 @@ struct Sums<'p, S: Simd, const MAX: i32, const P: usize> {
 }
 
 impl<S: Simd, const MAX: i32, const P: usize> Chunk<S> for Sums<'_, S, MAX, P> {
+    const ENTRY: usize = if P == 8 { Side::Sums16.chunk() } else { Side::Sums.chunk() };
+
     #[inline(always)]
-    unsafe fn add<const T: usize>(&self, from: *const u8, stride: usize, acc: *mut f32) {
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
             let mut sums = [S::splat(0); T];
             for g in 0..8 {
                 let (w, from): (_, *const i8) = (eight::<S>(self.strip, 8 * g), from.add(32 * g).cast());
                 if P == 8 {
                     let [low, high]: &[[S::I; 4]; 2] = &*core::ptr::from_ref(w).cast();
-                    sums = S::scaled::<T, 4, MAX>(sums, low, *self.strip.add(WEIGHTS + 2 * g), from, stride);
+                    sums = S::scaled::<T, 4, MAX>(sums, low, *self.strip.add(WEIGHTS + 2 * g), from, Self::ENTRY);
                     let scale = *self.strip.add(WEIGHTS + 2 * g + 1);
-                    sums = S::scaled::<T, 4, MAX>(sums, high, scale, from.add(16), stride);
+                    sums = S::scaled::<T, 4, MAX>(sums, high, scale, from.add(16), Self::ENTRY);
                 } else {
-                    sums = S::scaled::<T, 8, MAX>(sums, w, *self.strip.add(WEIGHTS + g), from, stride);
+                    sums = S::scaled::<T, 8, MAX>(sums, w, *self.strip.add(WEIGHTS + g), from, Self::ENTRY);
                 }
             }
             for (t, sum) in sums.into_iter().enumerate() {
-                let (tail, at) = (from.add(256 + t * stride), acc.add(t * S::LANES));
+                let (tail, at) = (from.add(256 + t * Self::ENTRY), acc.add(t * S::LANES));
                 // At most 16 · 2^12 · 2^11 in size.
                 let mut corrections = S::splat(0);
                 for (i, pair) in self.pairs.iter().enumerate() {
@@ -386,17 +399,11 @@ impl<S: Simd, const MAX: i32, const P: usize> Chunk<S> for Sums<'_, S, MAX, P> {
 
 /// `sums += dot · (scale · the activations' scales)`.
 #[inline(always)]
-unsafe fn one_by_one<S: Simd, const T: usize>(
-    sums: &mut [S::F; T],
-    dot: [S::I; T],
-    scale: S::I,
-    tail: *const u8,
-    stride: usize,
-) {
+unsafe fn one_by_one<S: Simd, const T: usize>(sums: &mut [S::F; T], dot: [S::I; T], scale: S::I, tail: *const u8) {
     // SAFETY: the conditions of [`Chunk::add`].
     unsafe {
         for (t, (sum, dot)) in sums.iter_mut().zip(dot).enumerate() {
-            let scale = S::mulf(S::as_f(scale), float::<S>(tail.add(t * stride)));
+            let scale = S::mulf(S::as_f(scale), float::<S>(tail.add(t * Side::Min.chunk())));
             *sum = S::fma(S::to_f(dot), scale, *sum);
         }
     }

@@ -327,9 +327,9 @@ eight_lanes! {
             let mut sum = init;
             for first in (0..N).step_by(run) {
                 let mut part = [_mm256_setzero_si256(); T];
-                for (j, w) in w.iter().enumerate().skip(first).take(run) {
+                for j in first..N.min(first + run) {
                     for (t, part) in part.iter_mut().enumerate() {
-                        let product = _mm256_maddubs_epi16(*w, four(a.add(t * stride + 4 * j)));
+                        let product = _mm256_maddubs_epi16(w[j], four(a.add(t * stride + 4 * j)));
                         *part = _mm256_add_epi16(*part, product);
                     }
                 }
@@ -382,9 +382,9 @@ eight_lanes! {
         unsafe {
             for first in (0..N).step_by(run) {
                 let mut part = [_mm256_setzero_si256(); T];
-                for (j, w) in w.iter().enumerate().skip(first).take(run) {
+                for j in first..N.min(first + run) {
                     for (t, part) in part.iter_mut().enumerate() {
-                        let product = _mm256_maddubs_epi16(*w, four(a.add(t * stride + 4 * j)));
+                        let product = _mm256_maddubs_epi16(w[j], four(a.add(t * stride + 4 * j)));
                         *part = _mm256_add_epi16(*part, product);
                     }
                 }
