@@ -327,6 +327,8 @@ eight_lanes! {
             let mut sum = init;
             for first in (0..N).step_by(run) {
                 let mut part = [_mm256_setzero_si256(); T];
+                // By index: iterators test the reference for null, and let the tokens be taken one after the other.
+                #[allow(clippy::needless_range_loop)]
                 for j in first..N.min(first + run) {
                     for (t, part) in part.iter_mut().enumerate() {
                         let product = _mm256_maddubs_epi16(w[j], four(a.add(t * stride + 4 * j)));
@@ -382,6 +384,8 @@ eight_lanes! {
         unsafe {
             for first in (0..N).step_by(run) {
                 let mut part = [_mm256_setzero_si256(); T];
+                // By index: iterators test the reference for null, and let the tokens be taken one after the other.
+                #[allow(clippy::needless_range_loop)]
                 for j in first..N.min(first + run) {
                     for (t, part) in part.iter_mut().enumerate() {
                         let product = _mm256_maddubs_epi16(w[j], four(a.add(t * stride + 4 * j)));
@@ -420,8 +424,9 @@ eight_lanes! {
         a: *const i8,
         stride: usize,
     ) -> [__m256i; T] {
-        // Where w is negative, |w| times the complement of a, which is -a - 1: `vpxor` has one more port than `vpsignb`. Two products
-        // are at least 2 · 128 · -128, an i16's least, and at most 2 · 128 · 127.
+        // Where w is negative, |w| times the complement of a, which is -a - 1: `vpxor` has one more port than `vpsignb`.
+        // Two products are at least 2 · 128 · -128, an i16's least, and at most 2 · 128 · 127 (127 · 127 where w is not
+        // negative).
         unsafe {
             let ones = _mm256_set1_epi16(1);
             let mut sum = init;

@@ -138,8 +138,8 @@ pub(super) trait Simd: Sized {
         // SAFETY: as the caller.
         unsafe { Self::as_i(Self::to_f(x)) }
     }
-    /// `sums[t] + scale · Σ w·a[t]` in a block of 256, arguments as for [`Simd::dot`]; sums begin as zero bits. Here each `Σ w·a`, below
-    /// 2^21, times a scale of at most 8 bits is rounded once, as f32.
+    /// `sums[t] + scale · Σ w·a[t]` in a block of 256, arguments as for [`Simd::dot`]; sums begin as zero bits. Here each
+    /// `Σ w·a`, below 2^21, times a scale of at most 8 bits is rounded once, as f32.
     #[inline(always)]
     unsafe fn scaled<const T: usize, const N: usize, const MAX: i32>(
         mut sums: [Self::I; T],
@@ -163,7 +163,8 @@ pub(super) trait Simd: Sized {
         // SAFETY: as the caller.
         unsafe { Self::as_f(sum) }
     }
-    /// Signed weights, which come as for [`Simd::dot_signed`], as [`Simd::dot_sizes`] wants them in a strip: sizes, signs, and what `init` must be.
+    /// Signed weights, which come as for [`Simd::dot_signed`], as [`Simd::dot_sizes`] wants them in a strip: sizes, signs,
+    /// and what `init` must be.
     #[inline(always)]
     unsafe fn sizes(w: &[Self::I; 8]) -> ([Self::I; 8], [Self::I; 8], Self::I) {
         // SAFETY: as the caller.
