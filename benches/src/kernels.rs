@@ -1,8 +1,5 @@
 //! Kernel benchmarks: bytes and multiply-adds per second beside what this machine can do.
 //!
-//! ```text
-//! kernels [--isa NAME] [--format NAME] [--tokens 1,4,512] [--threads 1,2] [--megabytes 400] [--attend] [--ceilings]
-//! ```
 //! Before anything is timed its answer is compared with the scalar kernels' on the same bytes.
 
 use drupe_quant::{ActKind, Acts, AttendState, Format, Isa, Kernels, KvFormat, KvRun, Tiles};
@@ -204,26 +201,48 @@ fn attend(kernels: &Kernels, format: KvFormat, depth: usize, tokens: usize) {
     println!("{isa:12} attend {format:?} depth {depth:6} tokens {tokens:3}  {gb:7.2} GB/s {gmac:7.1} GMAC/s");
 }
 
-fn list(text: &str) -> Vec<usize> {
-    text.split(',').filter_map(|t| t.parse().ok()).collect()
+fn format(name: &str) -> Result<Format, String> {
+    Format::ALL.into_iter().find(|f| f.name() == name).ok_or_else(|| format!("there is no format {name}"))
+}
+
+fn kernels(name: &str) -> Result<Kernels, String> {
+    let isa = Isa::from_name(name).ok_or_else(|| format!("there is no instruction set {name}"))?;
+    Kernels::with(isa).map_err(|missing| missing.to_string())
+}
+
+/// Time kernels: bytes and multiply-adds per second
+#[derive(clap::Parser)]
+struct Options {
+    /// Instruction set [default: the best that this CPU has]
+    #[arg(long, value_name = "NAME", value_parser = kernels)]
+    isa: Option<Kernels>,
+    /// Formats of the weights [default: all]
+    #[arg(long, value_name = "NAMES", value_parser = format, value_delimiter = ',')]
+    format: Vec<Format>,
+    /// Tokens at once
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 8, 512])]
+    tokens: Vec<usize>,
+    /// Threads
+    #[arg(long, value_delimiter = ',', default_values_t = [1])]
+    threads: Vec<usize>,
+    /// Size of the matrix
+    #[arg(long, default_value_t = 400)]
+    megabytes: usize,
+    /// Attention in place of matrices
+    #[arg(long)]
+    attend: bool,
+    /// What this machine can do, in place of kernels
+    #[arg(long)]
+    ceilings: bool,
 }
 
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let option = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
-    let kernels = match option("--isa") {
-        Some(name) => Isa::from_name(name).ok_or(()).and_then(|isa| Kernels::with(isa).map_err(|_| ())),
-        None => Ok(Kernels::detect()),
-    };
-    let Ok(kernels) = kernels else {
-        eprintln!("--isa: no such instruction set here");
-        std::process::exit(2);
-    };
-    if args.iter().any(|a| a == "--ceilings") {
-        ceilings::print();
-        return;
+    let options = <Options as clap::Parser>::parse();
+    let kernels = options.isa.unwrap_or_else(Kernels::detect);
+    if options.ceilings {
+        return ceilings::print();
     }
-    if args.iter().any(|a| a == "--attend") {
+    if options.attend {
         for format in [KvFormat::F16, KvFormat::Q8_0] {
             for (depth, tokens) in [(1 << 18, 1), (4096, 1), (4096, 4), (512, 16), (4096, 16), (4096, 32)] {
                 attend(&kernels, format, depth, tokens);
@@ -231,12 +250,6 @@ fn main() {
         }
         return;
     }
-    let formats: Vec<Format> = match option("--format") {
-        Some(names) => Format::ALL.into_iter().filter(|f| names.split(',').any(|n| n == f.name())).collect(),
-        None => Format::ALL.to_vec(),
-    };
-    let tokens = option("--tokens").map_or(vec![1, 4, 8, 512], |t| list(t));
-    let threads = option("--threads").map_or(vec![1], |t| list(t));
-    let megabytes = option("--megabytes").and_then(|t| t.parse().ok()).unwrap_or(400);
-    matmuls(&kernels, &formats, &tokens, &threads, megabytes);
+    let formats = if options.format.is_empty() { Format::ALL.to_vec() } else { options.format };
+    matmuls(&kernels, &formats, &options.tokens, &options.threads, options.megabytes);
 }

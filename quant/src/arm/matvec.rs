@@ -2,8 +2,9 @@
 
 use super::blocks::{Block32, Block256};
 use super::cpu::{Bytes32, Cpu, Offsets, four, load32};
-use super::dotrows::{SPREAD, rows_of_q4_k, rows_of_q8_0, spread};
+use super::dotrows::{self, SPREAD, rows_of_q4_k, spread};
 use super::float::four_scales;
+use super::widening;
 use crate::act::Acts;
 use crate::share::OutTile;
 use core::arch::aarch64::*;
@@ -73,7 +74,8 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
     starts: *const i32,
     blocks: usize,
 ) -> [f32; R] {
-    // SAFETY: every address is inside the `R` rows of `blocks` blocks, the token's record or `starts`.
+    // SAFETY: every address is inside the `R` rows of `blocks` blocks, the token's record or `starts`; behind the first of
+    // four rows is the second, at least four blocks.
     unsafe {
         let mut rows = [w; R];
         for (r, p) in rows.iter_mut().enumerate() {
@@ -81,10 +83,15 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
         }
         let mut sums = [vdupq_n_f32(0.0); R];
         let mut done = 0;
-        if C::DOT && B::BYTES == 34 && R == 4 && blocks >= 4 {
-            let four = rows_of_q8_0(four!(|I| rows[I % R]), starts.cast(), token.scales, blocks / 4);
+        if R == 4 && blocks >= 4 && (B::BYTES == 34 || B::PLAIN_NIBBLES && !C::DOT) {
+            let (rows_4, n) = (four!(|I| rows[I % R]), blocks / 4);
+            let four = match (C::DOT, B::PLAIN_NIBBLES) {
+                (true, _) => dotrows::rows_of_q8_0(rows_4, starts.cast(), token.scales, n),
+                (false, true) => widening::rows_of_q4_0(rows_4, token.qs, token.scales, token.sums, n),
+                (false, false) => widening::rows_of_q8_0(rows_4, token.qs, token.scales, n),
+            };
             sums.copy_from_slice(&four[..R]);
-            done = blocks / 4;
+            done = n;
             for p in &mut rows {
                 *p = p.add(4 * done * B::BYTES);
             }

@@ -12,6 +12,7 @@ mod gemm;
 mod i8mm;
 mod matvec;
 mod neon;
+mod widening;
 
 use crate::Format;
 use crate::act::{ActKind, Acts};

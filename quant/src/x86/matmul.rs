@@ -21,7 +21,7 @@
 
 use super::simd::{Rows, Simd};
 use super::strip::{self, Strip, strip_bytes};
-use super::tile::{self, Ahead, Direct, Sink};
+use super::tile::{self, Ahead, Direct, Sink, ask_line};
 use super::weights::Weights;
 use crate::Format;
 use crate::act::{ActKind, Acts};
@@ -33,6 +33,16 @@ const TILE: usize = 128;
 
 /// Up to so many tokens, reading the weights takes longer than multiplying them.
 const FEW: usize = 8;
+
+/// Bytes of a stream that are asked for ahead: what memory takes to answer, and a row's end is the next one's start.
+const AHEAD: usize = 640;
+
+/// Lines to ask for at each group, so that every lane's turn comes once in 64 bytes of its stream, or nearly: a lead of
+/// [`AHEAD`] lasts for a row that is read by a sixteenth faster.
+const fn lines<S: Simd, W: Weights<S>>() -> usize {
+    let group = W::BYTES / W::GROUPS;
+    S::LANES.div_ceil((64 + group / 8) / group)
+}
 
 /// Scales copied ahead: four columns of at most 8 bytes per lane.
 const HEADS: usize = 4;
@@ -96,10 +106,17 @@ unsafe fn rows<S: Simd, W: Weights<S>>(
     let blocks = acts.cols / (32 * W::GROUPS);
     let row_bytes = blocks * W::BYTES;
     // With few tokens the memory sets the pace. Then each lane walks a range of rows of its own: so many streams, each in
-    // order, are what the prefetchers like best, and page walks overlap. With many tokens the lanes' rows lie side by
-    // side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
+    // order, are what the prefetchers like best, and page walks overlap; what they bring comes too late for a core that
+    // computes between its loads, so that each stream is asked for some lines ahead. With many tokens the lanes' rows lie
+    // side by side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
     let far = if acts.tokens <= FEW { rows / S::LANES } else { 0 };
     let distance = S::LANES * row_bytes + (S::LANES * row_bytes).min(16 << 10);
+    if far > 0 {
+        // Where the streams begin nobody asked for them.
+        for line in (0..AHEAD).step_by(64) {
+            (0..S::LANES).for_each(|lane| ask_line(w.as_ptr().wrapping_add(lane * far * row_bytes + line)));
+        }
+    }
     let mut r = 0;
     while r < rows {
         // The first row, how far the lanes' rows are apart, and how many rows this is. The last group reaches back to
@@ -114,11 +131,10 @@ unsafe fn rows<S: Simd, W: Weights<S>>(
         let stride = apart * row_bytes;
         unsafe {
             let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
-            sink.begin(match (far, W::GROUPS) {
-                (0, _) => Ahead::Side { at: at.at.wrapping_add(distance), step: W::BYTES * S::LANES / W::GROUPS },
-                // A line lasts for several small blocks, so that misses are spread over them.
-                (_, 1) => Ahead::Nothing,
-                _ => Ahead::Apart { at: at.at, step: W::BYTES, stride },
+            sink.begin(match apart {
+                0 => Ahead::Nothing,
+                1 => Ahead::Side { at: at.at.wrapping_add(distance), step: W::BYTES * S::LANES / W::GROUPS },
+                _ => Ahead::Apart { at: at.at.wrapping_add(AHEAD), stride, lane: 0, lines: lines::<S, W>() },
             });
             let head = |b: usize| heads.add(b % HEADS * S::LANES * 8);
             for b in 0..blocks.min(2) {
@@ -128,7 +144,6 @@ unsafe fn rows<S: Simd, W: Weights<S>>(
                 if b + 2 < blocks {
                     W::gather(Rows { at: at.at.add(2 * W::BYTES), stride }, head(b + 2));
                 }
-                sink.next_block(at.at.wrapping_add(W::BYTES));
                 W::block(at, b, head(b), sink);
                 at.at = at.at.wrapping_add(W::BYTES);
             }

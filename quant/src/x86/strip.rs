@@ -198,9 +198,6 @@ impl<S: Simd> Sink<S> for Strip<S> {
     }
 
     #[inline(always)]
-    fn next_block(&mut self, _: *const u8) {}
-
-    #[inline(always)]
     unsafe fn result(&self, t: usize) -> S::F {
         unsafe { S::load_f(self.acc.add(t * S::LANES)) }
     }

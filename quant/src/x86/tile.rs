@@ -11,7 +11,7 @@
 
 use super::simd::Simd;
 use crate::act::{ActKind, Acts};
-use core::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use core::marker::PhantomData;
 
 /// What a format adds for each token beside `scale · Σ w·a`.
@@ -58,9 +58,6 @@ pub(super) trait Sink<S: Simd> {
     /// Before a group of rows, whose memory comes as `ahead` says.
     unsafe fn begin(&mut self, ahead: Ahead);
 
-    /// Before a block of rows far apart: the next one is at `at`.
-    fn next_block(&mut self, at: *const u8);
-
     /// The sums of token `t`.
     unsafe fn result(&self, t: usize) -> S::F;
 
@@ -96,14 +93,22 @@ pub(super) struct Direct<S: Simd> {
     lanes: PhantomData<S>,
 }
 
+/// Asks for a line of memory. It goes to the second level, which holds more misses than the first and does not lose the
+/// rows that are being read.
+#[inline(always)]
+pub(super) fn ask_line(at: *const u8) {
+    // SAFETY: a prefetch never faults, wherever it points.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+}
+
 /// What memory to ask for next.
 pub(super) enum Ahead {
-    /// Nothing: the hardware sees what is coming.
+    /// Nothing.
     Nothing,
-    /// The bytes at this address, so many at each group.
+    /// Rows side by side: the bytes at this address, so many at each group.
     Side { at: *const u8, step: usize },
-    /// Rows far apart: so many bytes of the next rows' blocks at each group, an eighth of the lanes at a time.
-    Apart { at: *const u8, step: usize, stride: usize },
+    /// Rows `stride` apart: the lanes' lines in turn, so many at each group; the next one is lane `lane`'s, at `at`.
+    Apart { at: *const u8, stride: usize, lane: usize, lines: usize },
 }
 
 /// What a group of columns does to the tokens of a tile, several at a time.
@@ -170,26 +175,25 @@ impl<S: Simd> Direct<S> {
     }
 
     /// Asks for the next weights: a few lines at every group, since a burst of them finds no room among the outstanding
-    /// misses. Rows that lie side by side go to the second level, which holds more misses and does not lose the rows that are
-    /// being read; of rows far apart the hardware has brought the next lines there already.
+    /// misses.
     #[inline(always)]
     fn ask(&mut self) {
         match &mut self.ahead {
             Ahead::Nothing => {}
             Ahead::Side { at, step } => {
-                for line in (0..*step).step_by(64) {
-                    // SAFETY: a prefetch never faults, wherever it points.
-                    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(line).cast()) };
+                for i in (0..*step).step_by(64) {
+                    ask_line(at.wrapping_add(i));
                 }
                 *at = at.wrapping_add(*step);
             }
-            Ahead::Apart { at, step, stride } => {
-                for _ in 0..S::LANES / 8 {
-                    for line in (0..*step).step_by(64) {
-                        // SAFETY: as above.
-                        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
-                    }
-                    *at = at.wrapping_add(*stride);
+            Ahead::Apart { at, stride, lane, lines } => {
+                (0..*lines).for_each(|i| ask_line(at.wrapping_add(i * *stride)));
+                *at = at.wrapping_add(*lines * *stride);
+                *lane += *lines;
+                // Looked at once: a few lines beyond the last lane cost less than a look at each.
+                if *lane >= S::LANES {
+                    *at = at.wrapping_sub(*lane * *stride).wrapping_add(64);
+                    *lane = 0;
                 }
             }
         }
@@ -248,13 +252,6 @@ impl<S: Simd> Sink<S> for Direct<S> {
                 S::store_f(self.acc.add(t * S::LANES), S::splat_f(0.0));
                 S::store_f(self.acc.add((self.tokens + t) * S::LANES), S::splat_f(0.0));
             }
-        }
-    }
-
-    #[inline(always)]
-    fn next_block(&mut self, next: *const u8) {
-        if let Ahead::Apart { at, .. } = &mut self.ahead {
-            *at = next;
         }
     }
 
