@@ -56,7 +56,7 @@ impl<S: Simd> Weights<S> for Q2K {
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let head = S::dwords(rows.add(80));
             let (scales, mins) = nibbles::<S>(S::quads(rows));
@@ -73,7 +73,7 @@ impl<S: Simd> Weights<S> for Q2K {
                 }
             }
             let (d, dmin) = (S::low_half(head), S::low_half(S::shr(head, 16)));
-            sink.finish(b, d, times::<S>(dmin, -1.0), &pairs::<S, 4, 8>(mins));
+            sink.finish::<3, 8>(b, d, times::<S>(dmin, -1.0), &pairs::<S, 4, 8>(mins));
         }
     }
 }
@@ -86,7 +86,7 @@ impl<S: Simd> Weights<S> for Q3K {
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let d = S::halves(rows.add(108));
             // Sixteen 6-bit scales in 12 bytes: low nibbles in the first eight bytes, high pairs of bits in the last four.
@@ -114,7 +114,7 @@ impl<S: Simd> Weights<S> for Q3K {
                 }
             }
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(scales), -32);
-            sink.finish(b, d, times::<S>(d, -4.0), &scales);
+            sink.finish::<7, 8>(b, d, times::<S>(d, -4.0), &scales);
         }
     }
 }
@@ -150,8 +150,8 @@ impl<S: Simd> Scales<S> {
     }
 
     #[inline(always)]
-    unsafe fn finish(&self, b: usize, sink: &mut Sink<S>) {
-        unsafe { sink.finish(b, self.d, self.less, &pairs::<S, 2, 4>(self.mins)) }
+    unsafe fn finish<const MAX: i32>(&self, b: usize, sink: &mut impl Sink<S>) {
+        unsafe { sink.finish::<MAX, 4>(b, self.d, self.less, &pairs::<S, 2, 4>(self.mins)) }
     }
 }
 
@@ -163,7 +163,7 @@ impl<S: Simd> Weights<S> for Q4K {
     const SIDE: Side = Side::Sums;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scales = Scales::<S>::read(rows);
             for i in 0..4 {
@@ -172,7 +172,7 @@ impl<S: Simd> Weights<S> for Q4K {
                 sink.scaled::<15>(8 * b + 2 * i, &join(l0, l1), scales.of(2 * i));
                 sink.scaled::<15>(8 * b + 2 * i + 1, &join(h0, h1), scales.of(2 * i + 1));
             }
-            scales.finish(b, sink);
+            scales.finish::<15>(b, sink);
         }
     }
 }
@@ -197,7 +197,7 @@ impl<S: Simd> Weights<S> for Q5K {
     const SIDE: Side = Side::Sums;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scales = Scales::<S>::read(rows);
             // Bit i of byte l is the fifth bit of element l of group i.
@@ -210,7 +210,7 @@ impl<S: Simd> Weights<S> for Q5K {
                 let high = with_bit::<S>(join(h0, h1), fifth, 2 * i + 1);
                 sink.scaled::<31>(8 * b + 2 * i + 1, &high, scales.of(2 * i + 1));
             }
-            scales.finish(b, sink);
+            scales.finish::<31>(b, sink);
         }
     }
 }
@@ -223,7 +223,7 @@ impl<S: Simd> Weights<S> for Q6K {
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let d = S::halves(rows.add(208));
             let scales = S::quads(rows.add(192));
@@ -250,7 +250,7 @@ impl<S: Simd> Weights<S> for Q6K {
             // As unsigned bytes they are 128 too large.
             let unsigned = map!(scales, |x| S::xor(x, S::splat_byte(0x80)));
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(unsigned), -128);
-            sink.finish(b, d, times::<S>(d, -32.0), &scales);
+            sink.finish::<63, 8>(b, d, times::<S>(d, -32.0), &scales);
         }
     }
 }
@@ -263,7 +263,7 @@ impl<S: Simd> Weights<S> for Iq4Xs {
     const SIDE: Side = Side::Offset(S::SIGNED_OFFSET);
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             // d f16, high two bits of the eight scales u16, low four bits of the scales [4].
             let head = S::dwords(rows);

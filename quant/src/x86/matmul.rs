@@ -14,16 +14,19 @@
 //!                     blocks of 256: sum[t] += scale · dot, and acc[t] += d · sum[t] + … at the block's end
 //!         out[t][rows] = acc[t]
 //! ```
-//! Weights are read once per 128 tokens and unpacked straight into registers; nothing is summed across lanes. Every
+//! Weights are read once per 128 tokens; nothing is summed across lanes. They are unpacked straight into registers, except
+//! where registers are few and tokens many: there a block is unpacked into memory first (strip.rs). Every
 //! row and token is summed in the order of its columns, so a result does not depend on the other rows or on the number
 //! of tokens.
 
 use super::simd::{Rows, Simd};
-use super::tile::{Ahead, Sink, ask_line, panel_bytes};
+use super::strip::{self, Strip, strip_bytes};
+use super::tile::{self, Ahead, Direct, Sink, ask_line};
 use super::weights::Weights;
 use crate::Format;
 use crate::act::{ActKind, Acts};
 use crate::share::OutTile;
+use core::ops::Range;
 
 /// Tokens that one unpacking serves.
 const TILE: usize = 128;
@@ -44,13 +47,19 @@ const fn lines<S: Simd, W: Weights<S>>() -> usize {
 /// Scales copied ahead: four columns of at most 8 bytes per lane.
 const HEADS: usize = 4;
 
-/// Bytes of scratch for `Kernels::matmul`: heads, accumulators and sums, and the panel of a tile of tokens.
+/// Bytes of scratch for `Kernels::matmul`: strip, heads, accumulators and sums, and the panel of a tile of tokens.
 pub(super) fn scratch<S: Simd>(format: Format, cols: usize, tokens: usize) -> usize {
     if ActKind::of(format) == ActKind::F32 {
         return 0;
     }
     let tokens = tokens.min(TILE);
-    (HEADS * S::LANES * 8 + 2 * tokens * S::LANES * 4 + tokens * panel_bytes(cols)).div_ceil(64) * 64
+    let panel = if S::STRIPS { strip::panel_bytes(cols) } else { tile::panel_bytes(cols) };
+    (in_strips::<S>() + HEADS * S::LANES * 8 + 2 * tokens * S::LANES * 4 + tokens * panel).div_ceil(64) * 64
+}
+
+/// Bytes of the strip, a multiple of 64.
+const fn in_strips<S: Simd>() -> usize {
+    if S::STRIPS { strip_bytes::<S>() } else { 0 }
 }
 
 /// The product of one format. See the head of the file.
@@ -59,6 +68,40 @@ pub(super) fn scratch<S: Simd>(format: Format, cols: usize, tokens: usize) -> us
 /// The shapes that `Kernels::matmul` checks; the conditions of [`super::simd`].
 #[inline(always)]
 pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: &mut OutTile, scratch: &mut [u8]) {
+    let mut first = 0;
+    while first < acts.tokens {
+        let tokens = (acts.tokens - first).min(TILE);
+        let strip_at = scratch.as_mut_ptr();
+        // SAFETY: `scratch` has room for the strip, the heads, the accumulators, the sums and the panel after them.
+        unsafe {
+            let heads = strip_at.add(in_strips::<S>());
+            let acc = heads.add(HEADS * S::LANES * 8).cast::<f32>();
+            let panel = acc.add(2 * tokens * S::LANES).cast();
+            if S::STRIPS && acts.tokens > FEW {
+                let mut sink = Strip::<S>::fill(W::SIDE, acts, first, tokens, panel, acc, strip_at);
+                rows::<S, W>(w, acts, first..first + tokens, out, heads, &mut sink)
+            } else {
+                let mut sink = Direct::<S>::fill(W::SIDE, acts, first, tokens, panel, acc);
+                rows::<S, W>(w, acts, first..first + tokens, out, heads, &mut sink)
+            }
+        }
+        first += tokens;
+    }
+}
+
+/// All rows with a tile of tokens.
+///
+/// # Safety
+/// As for [`blocks`]; `heads` has room for [`HEADS`].
+#[inline(always)]
+unsafe fn rows<S: Simd, W: Weights<S>>(
+    w: &[u8],
+    acts: &Acts,
+    tokens: Range<usize>,
+    out: &mut OutTile,
+    heads: *mut u8,
+    sink: &mut impl Sink<S>,
+) {
     let rows = out.rows().len();
     let blocks = acts.cols / (32 * W::GROUPS);
     let row_bytes = blocks * W::BYTES;
@@ -68,64 +111,52 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
     // side by side, as the results do, and the next ones are asked for; their first blocks are wanted all at once, and then some.
     let far = if acts.tokens <= FEW { rows / S::LANES } else { 0 };
     let distance = S::LANES * row_bytes + (S::LANES * row_bytes).min(16 << 10);
-    let mut first = 0;
-    while first < acts.tokens {
-        let tokens = (acts.tokens - first).min(TILE);
-        let heads = scratch.as_mut_ptr();
-        // SAFETY: `scratch` has room for the heads, the accumulators, the sums and the panel after them.
-        let mut sink = unsafe {
-            let acc = heads.add(HEADS * S::LANES * 8).cast::<f32>();
-            let panel = acc.add(2 * tokens * S::LANES).cast();
-            Sink::<S>::fill(W::SIDE, acts, first, tokens, panel, acc)
+    if far > 0 {
+        // Where the streams begin nobody asked for them.
+        for line in (0..AHEAD).step_by(64) {
+            (0..S::LANES).for_each(|lane| ask_line(w.as_ptr().wrapping_add(lane * far * row_bytes + line)));
+        }
+    }
+    let mut r = 0;
+    while r < rows {
+        // The first row, how far the lanes' rows are apart, and how many rows this is. The last group reaches back to
+        // rows that were done already; with less than a group of rows, all lanes work on one row.
+        let (from, apart, count) = if rows < S::LANES {
+            (r, 0, 1)
+        } else if r / S::LANES < far {
+            (r / S::LANES, far, S::LANES)
+        } else {
+            (r.min(rows - S::LANES), 1, S::LANES)
         };
-        if far > 0 {
-            // Where the streams begin nobody asked for them.
-            for line in (0..AHEAD).step_by(64) {
-                (0..S::LANES).for_each(|lane| ask_line(w.as_ptr().wrapping_add(lane * far * row_bytes + line)));
+        let stride = apart * row_bytes;
+        unsafe {
+            let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
+            sink.begin(match apart {
+                0 => Ahead::Nothing,
+                1 => Ahead::Side { at: at.at.wrapping_add(distance), step: W::BYTES * S::LANES / W::GROUPS },
+                _ => Ahead::Apart { at: at.at.wrapping_add(AHEAD), stride, lane: 0, lines: lines::<S, W>() },
+            });
+            let head = |b: usize| heads.add(b % HEADS * S::LANES * 8);
+            for b in 0..blocks.min(2) {
+                W::gather(Rows { at: at.at.add(b * W::BYTES), stride }, head(b));
+            }
+            for b in 0..blocks {
+                if b + 2 < blocks {
+                    W::gather(Rows { at: at.at.add(2 * W::BYTES), stride }, head(b + 2));
+                }
+                W::block(at, b, head(b), sink);
+                at.at = at.at.wrapping_add(W::BYTES);
+            }
+            for (t, token) in tokens.clone().enumerate() {
+                let to = out.row_ptr(token).add(from);
+                match apart {
+                    0 => S::store_part(to, 1, sink.result(t)),
+                    1 => S::store_f(to, sink.result(t)),
+                    _ => S::store_apart(to, apart, sink.result(t)),
+                }
             }
         }
-        let mut r = 0;
-        while r < rows {
-            // The first row, how far the lanes' rows are apart, and how many rows this is. The last group reaches back to
-            // rows that were done already; with less than a group of rows, all lanes work on one row.
-            let (from, apart, count) = if rows < S::LANES {
-                (r, 0, 1)
-            } else if r / S::LANES < far {
-                (r / S::LANES, far, S::LANES)
-            } else {
-                (r.min(rows - S::LANES), 1, S::LANES)
-            };
-            let stride = apart * row_bytes;
-            unsafe {
-                let mut at = Rows { at: w.as_ptr().add(from * row_bytes), stride };
-                sink.begin(match apart {
-                    0 => Ahead::Nothing,
-                    1 => Ahead::Side { at: at.at.wrapping_add(distance), step: W::BYTES * S::LANES / W::GROUPS },
-                    _ => Ahead::Apart { at: at.at.wrapping_add(AHEAD), stride, lane: 0, lines: lines::<S, W>() },
-                });
-                let head = |b: usize| heads.add(b % HEADS * S::LANES * 8);
-                for b in 0..blocks.min(2) {
-                    W::gather(Rows { at: at.at.add(b * W::BYTES), stride }, head(b));
-                }
-                for b in 0..blocks {
-                    if b + 2 < blocks {
-                        W::gather(Rows { at: at.at.add(2 * W::BYTES), stride }, head(b + 2));
-                    }
-                    W::block(at, b, head(b), &mut sink);
-                    at.at = at.at.wrapping_add(W::BYTES);
-                }
-                for t in 0..tokens {
-                    let to = out.row_ptr(first + t).add(from);
-                    match apart {
-                        0 => S::store_part(to, 1, sink.result(t)),
-                        1 => S::store_f(to, sink.result(t)),
-                        _ => S::store_apart(to, apart, sink.result(t)),
-                    }
-                }
-            }
-            r += count;
-        }
-        first += tokens;
+        r += count;
     }
 }
 

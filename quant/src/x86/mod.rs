@@ -8,6 +8,7 @@ mod float;
 mod kweights;
 mod matmul;
 mod simd;
+mod strip;
 mod tile;
 mod weights;
 

@@ -1,12 +1,13 @@
-//! A tile of tokens: their activations as the kernels read them (the panel), and what a group of weights does to all
-//! of them.
+//! Where unpacked groups go ([`Sink`]), and the way for few tokens or many registers ([`Direct`]): a tile of tokens with
+//! their activations as the kernels read them (the panel), and what a group of weights, in registers, does to all of them.
 //!
 //! ```text
 //! one by one    : entries [groups, tokens] = 32 activations | their scale f32 | side, 4 bytes
 //! with sums     : entries [groups, tokens] = 32 activations
 //!                 tails   [blocks, tokens] = scale f32 | sums of activations, i16 × 8 (of 32) or × 16 (of 16)
 //! ```
-//! "With sums" are the blocks of 256 whose groups have unsigned weights and integer scales.
+//! "With sums" are the blocks of 256 whose groups have unsigned weights and integer scales. The other way is in
+//! [`super::strip`].
 
 use super::simd::Simd;
 use crate::act::{ActKind, Acts};
@@ -48,12 +49,45 @@ pub(super) const fn panel_bytes(cols: usize) -> usize {
     cols.div_ceil(32) * 40
 }
 
-/// Where unpacked groups go: all tokens of a tile.
-pub(super) struct Sink<S: Simd> {
+/// Where unpacked groups go: all tokens of a tile. Methods that take a group `g` want one of the row, `w` its columns in
+/// 8 registers (see [`super::weights`]).
+///
+/// Safety of all these methods: `g`, `b` and `t` must be of the row and the tile; the conditions of [`super::simd`].
+#[allow(clippy::missing_safety_doc)]
+pub(super) trait Sink<S: Simd> {
+    /// Before a group of rows, whose memory comes as `ahead` says.
+    unsafe fn begin(&mut self, ahead: Ahead);
+
+    /// The sums of token `t`.
+    unsafe fn result(&self, t: usize) -> S::F;
+
+    /// 32 columns with an offset.
+    unsafe fn offset<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F);
+
+    /// 32 columns of signed weights.
+    unsafe fn signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F);
+
+    /// 32 columns with a minimum.
+    unsafe fn min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F);
+
+    /// 32 columns of a block with sums.
+    unsafe fn scaled<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::I);
+
+    /// The same with a scale for each 16 columns.
+    unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]);
+
+    /// The end of block `b` of 256, whose groups were [`Sink::scaled`] or (`P` is 8) [`Sink::scaled16`] with this `MAX`:
+    /// what has been summed, times `d`, and `m · Σ pairs · (sums of the activations)`, where lane `r` of `pairs[i]` holds
+    /// two i16, one for each of two successive sums.
+    unsafe fn finish<const MAX: i32, const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]);
+}
+
+/// Groups multiplied as they come, each with all tokens.
+pub(super) struct Direct<S: Simd> {
     tokens: usize,
     entries: *const u8,
     tails: *const u8,
-    /// `[tokens, LANES]`, and behind them as many sums of the block, zeros between blocks.
+    /// `[tokens, LANES]`, and behind them as many sums of the block ([`Simd::scaled`]), zeros between blocks.
     acc: *mut f32,
     ahead: Ahead,
     lanes: PhantomData<S>,
@@ -89,16 +123,13 @@ trait Group<S: Simd> {
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32);
 }
 
-/// Methods that take a group `g` want one of the row, `w` its columns in 8 registers (see [`super::weights`]).
-///
-/// Safety of all these functions: `g` and `b` must be of the row; the conditions of [`super::simd`].
-impl<S: Simd> Sink<S> {
+impl<S: Simd> Direct<S> {
     /// Fills the panel with `tokens` tokens from token `first` on, for a format with this `side`.
     ///
     /// # Safety
     /// `panel` has room for `tokens` times [`panel_bytes`], `acc` for `2 · tokens · LANES` floats.
     #[inline(always)]
-    pub unsafe fn fill(side: Side, acts: &Acts, first: usize, tokens: usize, panel: *mut u8, acc: *mut f32) -> Sink<S> {
+    pub unsafe fn fill(side: Side, acts: &Acts, first: usize, tokens: usize, panel: *mut u8, acc: *mut f32) -> Self {
         let stride = acts.kind.stride(acts.cols);
         let (qs, scales, sums) = (acts.qs(first), acts.scales(first), acts.sums(first));
         let groups = acts.cols / 32;
@@ -139,27 +170,8 @@ impl<S: Simd> Sink<S> {
                     to = to.add(side.tail());
                 }
             }
-            Sink { tokens, entries: panel, tails, acc, ahead: Ahead::Nothing, lanes: PhantomData }
+            Direct { tokens, entries: panel, tails, acc, ahead: Ahead::Nothing, lanes: PhantomData }
         }
-    }
-
-    /// Before a group of rows, whose memory comes as `ahead` says.
-    #[inline(always)]
-    pub unsafe fn begin(&mut self, ahead: Ahead) {
-        self.ahead = ahead;
-        for t in 0..self.tokens {
-            unsafe {
-                S::store_f(self.acc.add(t * S::LANES), S::splat_f(0.0));
-                S::store_f(self.acc.add((self.tokens + t) * S::LANES), S::splat_f(0.0));
-            }
-        }
-    }
-
-    /// The sums of token `t`.
-    #[inline(always)]
-    pub unsafe fn result(&self, t: usize) -> S::F {
-        // SAFETY: `t` is a token of the tile.
-        unsafe { S::load_f(self.acc.add(t * S::LANES)) }
     }
 
     /// Asks for the next weights: a few lines at every group, since a burst of them finds no room among the outstanding
@@ -228,46 +240,59 @@ impl<S: Simd> Sink<S> {
             self.each(self.entries.add(g * self.tokens * G::ENTRY), sums, group)
         }
     }
+}
 
-    /// 32 columns with an offset.
+// SAFETY (of the blocks): the conditions of [`Sink`].
+impl<S: Simd> Sink<S> for Direct<S> {
     #[inline(always)]
-    pub unsafe fn offset<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
+    unsafe fn begin(&mut self, ahead: Ahead) {
+        self.ahead = ahead;
+        for t in 0..self.tokens {
+            unsafe {
+                S::store_f(self.acc.add(t * S::LANES), S::splat_f(0.0));
+                S::store_f(self.acc.add((self.tokens + t) * S::LANES), S::splat_f(0.0));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn result(&self, t: usize) -> S::F {
+        // SAFETY: `t` is a token of the tile.
+        unsafe { S::load_f(self.acc.add(t * S::LANES)) }
+    }
+
+    #[inline(always)]
+    unsafe fn offset<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
         unsafe { self.each_entry(g, &Offset::<S, MAX> { w, scale }) }
     }
 
-    /// 32 columns of signed weights.
     #[inline(always)]
-    pub unsafe fn signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
+    unsafe fn signed(&mut self, g: usize, w: &[S::I; 8], scale: S::F) {
         unsafe { self.each_entry(g, &Offset::<S, SIGNED> { w, scale }) }
     }
 
-    /// 32 columns with a minimum.
     #[inline(always)]
-    pub unsafe fn min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F) {
+    unsafe fn min<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::F, min: S::F) {
         unsafe { self.each_entry(g, &Min::<S, MAX> { w, scale, min }) }
     }
 
-    /// 32 columns of a block with sums.
     #[inline(always)]
-    pub unsafe fn scaled<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::I) {
-        unsafe { self.each_sum(g, &Scaled::<S, MAX> { w, scale: S::to_f(scale) }) }
+    unsafe fn scaled<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::I) {
+        unsafe { self.each_sum(g, &Scaled::<S, MAX> { w, scale: S::scale(scale) }) }
     }
 
-    /// The same with a scale for each 16 columns.
     #[inline(always)]
-    pub unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]) {
+    unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]) {
         let low = [w[0], w[1], w[2], w[3]];
         let high = [w[4], w[5], w[6], w[7]];
         unsafe {
-            let scale = [S::to_f(scale[0]), S::to_f(scale[1])];
+            let scale = [S::scale(scale[0]), S::scale(scale[1])];
             self.each_sum(g, &Scaled16::<S, MAX> { w: [low, high], scale })
         }
     }
 
-    /// The end of block `b` of 256: what has been summed, times `d`, and `m · Σ pairs · (sums of the activations)`, where
-    /// lane `r` of `pairs[i]` holds two i16, one for each of two successive sums.
     #[inline(always)]
-    pub unsafe fn finish<const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]) {
+    unsafe fn finish<const MAX: i32, const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]) {
         unsafe {
             let tails = self.tails.add(b * self.tokens * Finish::<S, P>::ENTRY);
             self.each(tails, self.acc, &Finish { d, m, pairs, sums: self.tokens * S::LANES })
@@ -280,14 +305,14 @@ const SIGNED: i32 = -1;
 
 /// The float at `at`, in every lane.
 #[inline(always)]
-unsafe fn float<S: Simd>(at: *const u8) -> S::F {
+pub(super) unsafe fn float<S: Simd>(at: *const u8) -> S::F {
     // SAFETY: inside an entry.
     unsafe { S::splat_f(*at.cast::<f32>()) }
 }
 
 /// The four bytes at `at`, in every lane.
 #[inline(always)]
-unsafe fn four<S: Simd>(at: *const u8) -> S::I {
+pub(super) unsafe fn four<S: Simd>(at: *const u8) -> S::I {
     // SAFETY: inside an entry.
     unsafe { S::splat(*at.cast::<i32>()) }
 }
@@ -344,47 +369,29 @@ impl<S: Simd, const MAX: i32> Group<S> for Min<'_, S, MAX> {
     }
 }
 
-/// `sum[t] += scale · Σ w·a[t]`: as i32 below 2^21, times a scale of at most seven bits, and so rounded once.
 #[inline(always)]
-unsafe fn scaled<S: Simd, const T: usize, const N: usize, const MAX: i32>(
-    sum: &mut [S::F; T],
-    w: &[S::I; N],
-    scale: S::F,
-    a: *const u8,
-) {
-    const ENTRY: usize = Side::Sums.entry();
+unsafe fn load<S: Simd, const T: usize>(sums: *const f32) -> [S::I; T] {
     // SAFETY: the conditions of [`Group::add`].
     unsafe {
-        let dot = S::dot::<T, N, MAX>([S::splat(0); T], w, a.cast(), ENTRY);
-        for (sum, dot) in sum.iter_mut().zip(dot) {
-            *sum = S::fma(S::to_f(dot), scale, *sum);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn load<S: Simd, const T: usize>(acc: *const f32) -> [S::F; T] {
-    // SAFETY: the conditions of [`Group::add`].
-    unsafe {
-        let mut all = [S::splat_f(0.0); T];
+        let mut all = [S::splat(0); T];
         for (t, x) in all.iter_mut().enumerate() {
-            *x = S::load_f(acc.add(t * S::LANES));
+            *x = S::load(sums.add(t * S::LANES).cast());
         }
         all
     }
 }
 
 #[inline(always)]
-unsafe fn store<S: Simd, const T: usize>(acc: *mut f32, all: [S::F; T]) {
+unsafe fn store<S: Simd, const T: usize>(sums: *mut f32, all: [S::I; T]) {
     for (t, x) in all.into_iter().enumerate() {
         // SAFETY: the conditions of [`Group::add`].
-        unsafe { S::store_f(acc.add(t * S::LANES), x) }
+        unsafe { S::store_f(sums.add(t * S::LANES), S::as_f(x)) }
     }
 }
 
 struct Scaled<'w, S: Simd, const MAX: i32> {
     w: &'w [S::I; 8],
-    scale: S::F,
+    scale: S::I,
 }
 
 impl<S: Simd, const MAX: i32> Group<S> for Scaled<'_, S, MAX> {
@@ -393,16 +400,15 @@ impl<S: Simd, const MAX: i32> Group<S> for Scaled<'_, S, MAX> {
     #[inline(always)]
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
-            let mut sum = load::<S, T>(acc);
-            scaled::<S, T, 8, MAX>(&mut sum, self.w, self.scale, from);
-            store::<S, T>(acc, sum);
+            let sums = load::<S, T>(acc);
+            store::<S, T>(acc, S::scaled::<T, 8, MAX>(sums, self.w, self.scale, from.cast(), Self::ENTRY));
         }
     }
 }
 
 struct Scaled16<S: Simd, const MAX: i32> {
     w: [[S::I; 4]; 2],
-    scale: [S::F; 2],
+    scale: [S::I; 2],
 }
 
 impl<S: Simd, const MAX: i32> Group<S> for Scaled16<S, MAX> {
@@ -411,10 +417,10 @@ impl<S: Simd, const MAX: i32> Group<S> for Scaled16<S, MAX> {
     #[inline(always)]
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
-            let mut sum = load::<S, T>(acc);
-            scaled::<S, T, 4, MAX>(&mut sum, &self.w[0], self.scale[0], from);
-            scaled::<S, T, 4, MAX>(&mut sum, &self.w[1], self.scale[1], from.add(16));
-            store::<S, T>(acc, sum);
+            let from: *const i8 = from.cast();
+            let sums = load::<S, T>(acc);
+            let sums = S::scaled::<T, 4, MAX>(sums, &self.w[0], self.scale[0], from, Self::ENTRY);
+            store::<S, T>(acc, S::scaled::<T, 4, MAX>(sums, &self.w[1], self.scale[1], from.add(16), Self::ENTRY));
         }
     }
 }
@@ -440,7 +446,7 @@ impl<S: Simd, const P: usize> Group<S> for Finish<'_, S, P> {
                 for (i, pair) in self.pairs.iter().enumerate() {
                     corrections = S::add(corrections, S::madd16(*pair, four::<S>(token.add(4 + 4 * i))));
                 }
-                let sum = S::mulf(S::load_f(at.add(self.sums)), self.d);
+                let sum = S::mulf(S::total(S::load(at.add(self.sums).cast())), self.d);
                 S::store_f(at.add(self.sums), S::splat_f(0.0));
                 let sum = S::fma(S::to_f(corrections), self.m, sum);
                 S::store_f(at, S::fma(sum, float::<S>(token), S::load_f(at)));

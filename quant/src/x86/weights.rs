@@ -26,7 +26,7 @@ pub(super) trait Weights<S: Simd> {
     ///
     /// # Safety
     /// A whole block must be readable at each row; the conditions of [`super::simd`].
-    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut Sink<S>);
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>);
 
     /// Copies what each row's block starts with (up to 8 bytes) side by side, to be loaded as vectors by [`Weights::block`]
     /// two columns later: a load soon after narrow stores waits for all of them to reach the cache.
@@ -86,7 +86,7 @@ impl<S: Simd> Weights<S> for Q4_0 {
     }
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scale = S::load_f16(head);
             let (low, high) = nibbles::<S>(S::quads(rows.add(2)));
@@ -108,7 +108,7 @@ impl<S: Simd> Weights<S> for Q4_1 {
     }
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let head = S::load(head);
             let (low, high) = nibbles::<S>(S::quads(rows.add(4)));
@@ -146,7 +146,7 @@ impl<S: Simd> Weights<S> for Q5_0 {
     }
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scale = S::load_f16(head);
             let w = five_bits::<S>(S::quads(rows.add(6)), S::load(head.add(2 * S::LANES)));
@@ -171,7 +171,7 @@ impl<S: Simd> Weights<S> for Q5_1 {
     }
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let first = S::load(head);
             let w = five_bits::<S>(S::quads(rows.add(8)), S::load(head.add(4 * S::LANES)));
@@ -193,7 +193,7 @@ impl<S: Simd> Weights<S> for Q8_0 {
     }
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scale = S::load_f16(head);
             let low = signed::<S>(S::quads(rows.add(2)));
@@ -227,7 +227,7 @@ impl<S: Simd> Weights<S> for Iq4Nl {
     }
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut Sink<S>) {
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scale = S::load_f16(head);
             sink.signed(b, &iq4::<S>(S::quads(rows.add(2))), scale);

@@ -2,6 +2,7 @@
 
 use super::{Rows, Simd};
 use core::arch::x86_64::*;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 /// AVX2, FMA and F16C with a dot product given by the macro's arguments.
 macro_rules! eight_lanes {
@@ -309,6 +310,7 @@ unsafe fn four(a: *const i8) -> __m256i {
 eight_lanes! {
     /// AVX2, FMA, F16C.
     Eight, 0,
+    const STRIPS: bool = true;
     #[inline(always)]
     unsafe fn dot<const T: usize, const N: usize, const MAX: i32>(
         init: [__m256i; T],
@@ -325,9 +327,11 @@ eight_lanes! {
             let mut sum = init;
             for first in (0..N).step_by(run) {
                 let mut part = [_mm256_setzero_si256(); T];
-                for (j, w) in w.iter().enumerate().skip(first).take(run) {
+                // By index: iterators test the reference for null, and let the tokens be taken one after the other.
+                #[allow(clippy::needless_range_loop)]
+                for j in first..N.min(first + run) {
                     for (t, part) in part.iter_mut().enumerate() {
-                        let product = _mm256_maddubs_epi16(*w, four(a.add(t * stride + 4 * j)));
+                        let product = _mm256_maddubs_epi16(w[j], four(a.add(t * stride + 4 * j)));
                         *part = _mm256_add_epi16(*part, product);
                     }
                 }
@@ -356,6 +360,84 @@ eight_lanes! {
                     let part = _mm256_maddubs_epi16(size, a);
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(part, ones));
                 }
+            }
+            sum
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale(x: __m256i) -> __m256i {
+        // Both halves of a lane.
+        unsafe { _mm256_or_si256(_mm256_slli_epi32::<16>(x), _mm256_and_si256(x, _mm256_set1_epi32(0xffff))) }
+    }
+    #[inline(always)]
+    unsafe fn scaled<const T: usize, const N: usize, const MAX: i32>(
+        mut sums: [__m256i; T],
+        w: &[__m256i; N],
+        scale: __m256i,
+        a: *const i8,
+        stride: usize,
+    ) -> [__m256i; T] {
+        // i16 as for `dot`, whose addition of two is also what multiplies with the scale. A block's sum is at most
+        // 256 · 63 · 127 · 128 in size.
+        const { assert!(MAX <= 63) };
+        let run = (i16::MAX as i32 / (2 * MAX * 127)).min(8) as usize;
+        unsafe {
+            for first in (0..N).step_by(run) {
+                let mut part = [_mm256_setzero_si256(); T];
+                // By index: iterators test the reference for null, and let the tokens be taken one after the other.
+                #[allow(clippy::needless_range_loop)]
+                for j in first..N.min(first + run) {
+                    for (t, part) in part.iter_mut().enumerate() {
+                        let product = _mm256_maddubs_epi16(w[j], four(a.add(t * stride + 4 * j)));
+                        *part = _mm256_add_epi16(*part, product);
+                    }
+                }
+                for (sum, part) in sums.iter_mut().zip(part) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(part, scale));
+                }
+            }
+            sums
+        }
+    }
+    #[inline(always)]
+    unsafe fn total(sum: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(sum) }
+    }
+    #[inline(always)]
+    unsafe fn sizes(w: &[__m256i; 8]) -> ([__m256i; 8], [__m256i; 8], __m256i) {
+        // Σ |w| over negative w, at most 8 · 2 · 128 in an i16.
+        unsafe {
+            let (mut sizes, mut signs, mut less) = (*w, *w, _mm256_setzero_si256());
+            for (size, sign) in sizes.iter_mut().zip(&mut signs) {
+                *sign = _mm256_cmpgt_epi8(_mm256_setzero_si256(), *sign);
+                *size = _mm256_abs_epi8(*size);
+                less = _mm256_add_epi16(less, _mm256_maddubs_epi16(*size, *sign));
+            }
+            (sizes, signs, _mm256_madd_epi16(less, _mm256_set1_epi16(-1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_sizes<const T: usize>(
+        init: [__m256i; T],
+        sizes: &[__m256i; 8],
+        signs: &[__m256i; 8],
+        a: *const i8,
+        stride: usize,
+    ) -> [__m256i; T] {
+        // Where w is negative, |w| times the complement of a, which is -a - 1: `vpxor` has one more port than `vpsignb`.
+        // Two products are at least 2 · 128 · -128, an i16's least, and at most 2 · 128 · 127 (127 · 127 where w is not
+        // negative).
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let mut sum = init;
+            for (j, (size, sign)) in sizes.iter().zip(signs).enumerate() {
+                for (t, sum) in sum.iter_mut().enumerate() {
+                    let a = _mm256_xor_si256(four(a.add(t * stride + 4 * j)), *sign);
+                    let part = _mm256_maddubs_epi16(*size, a);
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(part, ones));
+                }
+                // Keeps the loads of the next columns from being moved up here, where there are no registers for them.
+                compiler_fence(Ordering::SeqCst);
             }
             sum
         }

@@ -74,6 +74,8 @@ impl Rows {
 pub(super) trait Simd: Sized {
     /// 32-bit lanes in a vector.
     const LANES: usize;
+    /// Whether many tokens are multiplied by strips ([`super::strip`]).
+    const STRIPS: bool = false;
     /// Signed weights are handed to [`Simd::dot`] with this added to each (as u8).
     const SIGNED_OFFSET: i32;
     /// A vector of integers.
@@ -129,6 +131,57 @@ pub(super) trait Simd: Sized {
         a: *const i8,
         stride: usize,
     ) -> [Self::I; T];
+
+    /// An integer scale of at most 8 bits, as [`Simd::scaled`] wants it.
+    #[inline(always)]
+    unsafe fn scale(x: Self::I) -> Self::I {
+        // SAFETY: as the caller.
+        unsafe { Self::as_i(Self::to_f(x)) }
+    }
+    /// `sums[t] + scale · Σ w·a[t]` in a block of 256, arguments as for [`Simd::dot`]; sums begin as zero bits. Here each
+    /// `Σ w·a`, below 2^21, times a scale of at most 8 bits is rounded once, as f32.
+    #[inline(always)]
+    unsafe fn scaled<const T: usize, const N: usize, const MAX: i32>(
+        mut sums: [Self::I; T],
+        w: &[Self::I; N],
+        scale: Self::I,
+        a: *const i8,
+        stride: usize,
+    ) -> [Self::I; T] {
+        // SAFETY: as the caller.
+        unsafe {
+            let dot = Self::dot::<T, N, MAX>([Self::splat(0); T], w, a, stride);
+            for (sum, dot) in sums.iter_mut().zip(dot) {
+                *sum = Self::as_i(Self::fma(Self::to_f(dot), Self::as_f(scale), Self::as_f(*sum)));
+            }
+            sums
+        }
+    }
+    /// A sum of [`Simd::scaled`].
+    #[inline(always)]
+    unsafe fn total(sum: Self::I) -> Self::F {
+        // SAFETY: as the caller.
+        unsafe { Self::as_f(sum) }
+    }
+    /// Signed weights, which come as for [`Simd::dot_signed`], as [`Simd::dot_sizes`] wants them in a strip: sizes, signs,
+    /// and what `init` must be.
+    #[inline(always)]
+    unsafe fn sizes(w: &[Self::I; 8]) -> ([Self::I; 8], [Self::I; 8], Self::I) {
+        // SAFETY: as the caller.
+        unsafe { (*w, [Self::splat(0); 8], Self::splat(0)) }
+    }
+    /// [`Simd::dot_signed`] for weights of [`Simd::sizes`].
+    #[inline(always)]
+    unsafe fn dot_sizes<const T: usize>(
+        init: [Self::I; T],
+        sizes: &[Self::I; 8],
+        _signs: &[Self::I; 8],
+        a: *const i8,
+        stride: usize,
+    ) -> [Self::I; T] {
+        // SAFETY: as the caller.
+        unsafe { Self::dot_signed::<T, 8>(init, sizes, a, stride) }
+    }
 
     /// i32 to f32, to nearest.
     unsafe fn to_f(x: Self::I) -> Self::F;
