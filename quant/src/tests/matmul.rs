@@ -23,14 +23,14 @@ enum Fill {
     Random,
     /// Random bits, all f16 fields 1 and all activations' scales 1, so that every term is an integer.
     Integers,
-    /// All bits alike (0 or 1), activations of largest size: the largest sums there are.
+    /// Bytes alike, of all bits or of one bit or of all but one, activations of largest size: the largest sums there are.
     Extreme,
 }
 
 fn weights(random: &mut Random, format: Format, n: usize, fill: Fill, out: &mut [u8]) {
     let bytes = format.block_bytes();
     for b in out[..n * bytes].chunks_exact_mut(bytes) {
-        let same = if random.next() & 1 == 0 { 0 } else { 0xff };
+        let same = [0, 0xff, 0x80, 0x7f][random.next() as usize % 4];
         b.fill_with(|| if fill == Fill::Extreme { same } else { random.next() as u8 });
         match format {
             Format::F32 => b.copy_from_slice(&random.float().to_le_bytes()),

@@ -11,6 +11,7 @@ mod simd;
 mod strip;
 mod tile;
 mod weights;
+mod widen;
 
 use crate::kernels::{AttendState, Isa, KvFormat, KvRun, RopeKind, Table, Unary};
 use crate::share::OutTile;

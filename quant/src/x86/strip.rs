@@ -11,9 +11,8 @@
 //! A row's last chunk may have fewer groups. Sums and their order are those of [`super::tile`].
 
 use super::simd::Simd;
-use super::tile::{Ahead, Side, Sink, float, four};
+use super::tile::{Ahead, Side, Sink, ask_line, float, four};
 use crate::act::{ActKind, Acts};
-use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 /// Vectors of the strip's parts: weights, or sizes and signs; scales; minima, or what signs add.
 const WEIGHTS: usize = 2 * 64;
@@ -177,8 +176,7 @@ impl<S: Simd> Strip<S> {
 fn ask(mut at: *const u8, end: *const u8, lines: usize) -> *const u8 {
     let mut left = lines;
     while at < end && left > 0 {
-        // SAFETY: a prefetch never faults, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+        ask_line(at);
         at = at.wrapping_add(64);
         left -= 1;
     }
