@@ -216,17 +216,3 @@ pub(super) unsafe fn load32(p: *const i8) -> Bytes32 {
     // SAFETY: the caller gives 32 readable bytes.
     unsafe { [vld1q_s8(p), vld1q_s8(p.add(16))] }
 }
-
-/// Each of a vector's lanes times `x`.
-#[inline(always)]
-pub(super) unsafe fn by_lane(x: float32x4_t, lanes: float32x4_t) -> [float32x4_t; 4] {
-    // SAFETY: baseline NEON.
-    unsafe {
-        [
-            vmulq_laneq_f32::<0>(x, lanes),
-            vmulq_laneq_f32::<1>(x, lanes),
-            vmulq_laneq_f32::<2>(x, lanes),
-            vmulq_laneq_f32::<3>(x, lanes),
-        ]
-    }
-}
