@@ -16,6 +16,9 @@ use crate::team::Team;
 /// Most query vectors in one task.
 pub(crate) const MAX_QUERIES: usize = 192;
 
+/// What a plan says of a recipe with more query heads for a key/value head.
+pub(crate) const TOO_MANY_QUERIES: &str = "more than 192 query heads for a key/value head";
+
 /// Query vectors of a task that a long batch is cut down to, so that there are [`TASKS`].
 const TILE_QUERIES: usize = 32;
 

@@ -150,7 +150,7 @@ impl Plan {
             return Err(PlanError::Unsupported("attention that is not causal"));
         }
         if r.heads / r.kv_heads.max(1) > attention::MAX_QUERIES as u32 {
-            return Err(PlanError::Unsupported("more than 96 query heads for a key/value head"));
+            return Err(PlanError::Unsupported(attention::TOO_MANY_QUERIES));
         }
         for dim in [r.key_dim, r.value_dim] {
             config.kv.head_bytes(dim as usize).ok_or(PlanError::KvFormat { dim })?;

@@ -16,7 +16,7 @@
 
 use super::attend_one as one;
 use super::float::{exp2, tanh};
-use super::simd::Simd;
+use super::simd::{Simd, loads_stay};
 use super::widen::widen_tile;
 use crate::kernels::{AttendState, KvRun};
 use core::f32::consts::LOG2_E;
@@ -69,8 +69,7 @@ unsafe fn multiply<S: Simd, const R: usize, const V: usize>(
                 }
             }
             (a, b) = (a.add(a_column), b.add(b_row));
-            // No load may pass: the compiler would gather those of all four steps, and run out of registers.
-            core::arch::asm!("", options(nostack, preserves_flags));
+            loads_stay();
         }};
     }
     // SAFETY: the caller's duty.

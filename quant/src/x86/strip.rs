@@ -11,7 +11,7 @@
 //! A row's last chunk may have fewer groups. Sums and their order are those of [`super::tile`].
 
 use super::simd::Simd;
-use super::tile::{Ahead, Side, Sink, ask_line, float, four};
+use super::tile::{Ahead, Side, Sink, ask_line, end_block, float, four};
 use crate::act::{ActKind, Acts};
 
 /// Vectors of the strip's parts: weights, or sizes and signs; scales; minima, or what signs add.
@@ -127,8 +127,8 @@ impl<S: Simd> Strip<S> {
 
     #[inline(always)]
     unsafe fn put(&mut self, at: usize, x: S::I) {
-        // SAFETY: inside the strip.
-        unsafe { self.strip.add(at).write_unaligned(x) }
+        // SAFETY: inside the strip, which is aligned to 64.
+        unsafe { self.strip.add(at).write(x) }
     }
 
     /// Keeps a group's weights.
@@ -379,14 +379,8 @@ impl<S: Simd, const MAX: i32, const P: usize> Chunk<S> for Sums<'_, S, MAX, P> {
                 }
             }
             for (t, sum) in sums.into_iter().enumerate() {
-                let (tail, at) = (from.add(256 + t * Self::ENTRY), acc.add(t * S::LANES));
-                // At most 16 · 2^12 · 2^11 in size.
-                let mut corrections = S::splat(0);
-                for (i, pair) in self.pairs.iter().enumerate() {
-                    corrections = S::add(corrections, S::madd16(*pair, four::<S>(tail.add(4 + 4 * i))));
-                }
-                let sum = S::fma(S::to_f(corrections), self.m, S::mulf(S::total(sum), self.d));
-                S::store_f(at, S::fma(sum, float::<S>(tail), S::load_f(at)));
+                let tail = from.add(256 + t * Self::ENTRY);
+                end_block::<S, P>(acc.add(t * S::LANES), sum, tail, (self.d, self.m), self.pairs);
             }
         }
     }

@@ -425,6 +425,28 @@ impl<S: Simd, const MAX: i32> Group<S> for Scaled16<S, MAX> {
     }
 }
 
+/// The end of a block of 256: its `sum` times `d`, less or more what its minima (or offsets) make with the activations'
+/// sums at `tail`, times the activations' scale, onto the accumulator at `at`.
+#[inline(always)]
+pub(super) unsafe fn end_block<S: Simd, const P: usize>(
+    at: *mut f32,
+    sum: S::I,
+    tail: *const u8,
+    (d, m): (S::F, S::F),
+    pairs: &[S::I; P],
+) {
+    // SAFETY: the conditions of [`Group::add`]; a tail's scale is followed by its sums.
+    unsafe {
+        // At most 16 · 2^12 · 2^11 in size.
+        let mut corrections = S::splat(0);
+        for (i, pair) in pairs.iter().enumerate() {
+            corrections = S::add(corrections, S::madd16(*pair, four::<S>(tail.add(4 + 4 * i))));
+        }
+        let sum = S::fma(S::to_f(corrections), m, S::mulf(S::total(sum), d));
+        S::store_f(at, S::fma(sum, float::<S>(tail), S::load_f(at)));
+    }
+}
+
 struct Finish<'w, S: Simd, const P: usize> {
     d: S::F,
     m: S::F,
@@ -440,16 +462,10 @@ impl<S: Simd, const P: usize> Group<S> for Finish<'_, S, P> {
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
             for t in 0..T {
-                let (token, at) = (from.add(t * Self::ENTRY), acc.add(t * S::LANES));
-                // At most 16 · 2^12 · 2^11 in size.
-                let mut corrections = S::splat(0);
-                for (i, pair) in self.pairs.iter().enumerate() {
-                    corrections = S::add(corrections, S::madd16(*pair, four::<S>(token.add(4 + 4 * i))));
-                }
-                let sum = S::mulf(S::total(S::load(at.add(self.sums).cast())), self.d);
+                let at = acc.add(t * S::LANES);
+                let sum = S::load(at.add(self.sums).cast());
                 S::store_f(at.add(self.sums), S::splat_f(0.0));
-                let sum = S::fma(S::to_f(corrections), self.m, sum);
-                S::store_f(at, S::fma(sum, float::<S>(token), S::load_f(at)));
+                end_block::<S, P>(at, sum, from.add(t * Self::ENTRY), (self.d, self.m), self.pairs);
             }
         }
     }

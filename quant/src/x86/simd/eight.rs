@@ -1,8 +1,7 @@
 //! AVX2 and AVX-VNNI: eight lanes.
 
-use super::{Rows, Simd};
+use super::{Rows, Simd, loads_stay};
 use core::arch::x86_64::*;
-use core::sync::atomic::{Ordering, compiler_fence};
 
 /// AVX2, FMA and F16C with a dot product given by the macro's arguments.
 macro_rules! eight_lanes {
@@ -318,29 +317,7 @@ eight_lanes! {
         a: *const i8,
         stride: usize,
     ) -> [__m256i; T] {
-        // A vpmaddubsw lane is at most 2 · MAX · 127 in size; `run` of them add up within i16:
-        // MAX 15: 8 · 3810 = 30480. MAX 31: 4 · 7874 = 31496. MAX 63: 2 · 16002 = 32004. MAX 3, 7: all of them.
-        const { assert!(MAX <= 63 && 2 * MAX * 127 <= i16::MAX as i32) };
-        let run = (i16::MAX as i32 / (2 * MAX * 127)).min(8) as usize;
-        unsafe {
-            let ones = _mm256_set1_epi16(1);
-            let mut sum = init;
-            for first in (0..N).step_by(run) {
-                let mut part = [_mm256_setzero_si256(); T];
-                // By index: iterators test the reference for null, and let the tokens be taken one after the other.
-                #[allow(clippy::needless_range_loop)]
-                for j in first..N.min(first + run) {
-                    for (t, part) in part.iter_mut().enumerate() {
-                        let product = _mm256_maddubs_epi16(w[j], four(a.add(t * stride + 4 * j)));
-                        *part = _mm256_add_epi16(*part, product);
-                    }
-                }
-                for (sum, part) in sum.iter_mut().zip(part) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(part, ones));
-                }
-            }
-            sum
-        }
+        unsafe { Self::scaled::<T, N, MAX>(init, w, _mm256_set1_epi16(1), a, stride) }
     }
     #[inline(always)]
     unsafe fn dot_signed<const T: usize, const N: usize>(
@@ -377,9 +354,10 @@ eight_lanes! {
         a: *const i8,
         stride: usize,
     ) -> [__m256i; T] {
-        // i16 as for `dot`, whose addition of two is also what multiplies with the scale. A block's sum is at most
-        // 256 · 63 · 127 · 128 in size.
-        const { assert!(MAX <= 63) };
+        // A vpmaddubsw lane is at most 2 · MAX · 127 in size; `run` of them add up within i16:
+        // MAX 15: 8 · 3810 = 30480. MAX 31: 4 · 7874 = 31496. MAX 63: 2 · 16002 = 32004. MAX 3, 7: all of them.
+        // What adds two of those is also what multiplies with the scale. A block's sum is at most 256 · 63 · 127 · 128 in size.
+        const { assert!(MAX <= 63 && 2 * MAX * 127 <= i16::MAX as i32) };
         let run = (i16::MAX as i32 / (2 * MAX * 127)).min(8) as usize;
         unsafe {
             for first in (0..N).step_by(run) {
@@ -436,8 +414,7 @@ eight_lanes! {
                     let part = _mm256_maddubs_epi16(*size, a);
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(part, ones));
                 }
-                // Keeps the loads of the next columns from being moved up here, where there are no registers for them.
-                compiler_fence(Ordering::SeqCst);
+                loads_stay();
             }
             sum
         }

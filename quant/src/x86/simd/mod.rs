@@ -8,6 +8,7 @@ mod eight;
 mod sixteen;
 
 use core::arch::x86_64::{__m128i, _mm_loadu_si128};
+use core::sync::atomic::{Ordering, compiler_fence};
 
 #[cfg(test)]
 pub(super) use eight::EightVnniEvex;
@@ -67,6 +68,12 @@ impl Rows {
         // SAFETY: the caller of [`Simd::quads`] says that they are there.
         unsafe { _mm_loadu_si128(self.at.add(r * self.stride).cast()) }
     }
+}
+
+/// No load is moved past this: the compiler would gather those of several steps of a loop, and run out of registers.
+#[inline(always)]
+pub(super) fn loads_stay() {
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// See the module's head for what every `unsafe fn` here asks.
