@@ -87,8 +87,8 @@ unsafe fn rows_32<C: Cpu, B: Block32, const R: usize>(
             let (rows_4, n) = (four!(|I| rows[I % R]), blocks / 4);
             let four = match (C::DOT, B::PLAIN_NIBBLES) {
                 (true, _) => dotrows::rows_of_q8_0(rows_4, starts.cast(), token.scales, n),
-                (false, true) => widening::rows_of_q4_0(rows_4, token.qs, token.scales, token.sums, n),
-                (false, false) => widening::rows_of_q8_0(rows_4, token.qs, token.scales, n),
+                (false, true) => widening::rows_of_q4_0(rows_4, row_bytes, token.qs, token.scales, token.sums, n),
+                (false, false) => widening::rows_of_q8_0(rows_4, row_bytes, token.qs, token.scales, n),
             };
             sums.copy_from_slice(&four[..R]);
             done = n;

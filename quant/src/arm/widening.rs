@@ -37,11 +37,32 @@ macro_rules! addp {
     };
 }
 
+/// How far ahead of its place each row asks for memory.
+///
+/// An A53 as it comes out of reset follows two streams by itself, and four rows are four; it executes in order, and would
+/// stand still for each line that nobody asked for.
+const AHEAD: usize = 320;
+
+/// Where a round asks for memory, as distances from the rows' places, `$step` bytes apart (at most 64). When only
+/// `$rounds` are left that lies behind the rows' ends, and the next four rows' beginnings are asked for.
+macro_rules! look_ahead {
+    ($rounds:literal $step:literal) => {
+        concat!("cmp {n}, #", $rounds, "\ncsel {ahead}, {next}, {same}, ls\nadd {then}, {ahead}, #", $step, "\n")
+    };
+}
+
+macro_rules! ask {
+    ($row:literal $($ahead:literal)*) => {
+        concat!($("prfm pldl1keep, [{", $row, "}, {", $ahead, "}]\n",)*)
+    };
+}
+
 /// The end of a sum of row `$sum` over four blocks, products in v16 to v23, scales in v26, and row `$row`'s products.
 #[rustfmt::skip]
 macro_rules! row_of_q8_0 {
     ($row:literal $sum:literal) => {
         concat!(
+            ask!($row "ahead" "then" "last"),
             "ld1 {{v8.16b, v9.16b}}, [{", $row, "}], {block}\n",
             "saddlp v16.4s, v16.8h\nsaddlp v18.4s, v18.8h\n",
             "ld1 {{v10.16b, v11.16b}}, [{", $row, "}], {block}\n",
@@ -69,9 +90,15 @@ macro_rules! row_of_q8_0 {
     };
 }
 
-/// Four rows of `n` times four blocks of Q8_0, at least one, by one token's int8 `a` with the scales `d_a`. The lanes of a sum
-/// are the blocks 0, 1, 2, 3 modulo 4.
-pub(super) unsafe fn rows_of_q8_0(rows: [*const u8; 4], a: *const i8, d_a: *const f32, n: usize) -> [float32x4_t; 4] {
+/// Four rows of `n` times four blocks of Q8_0, at least one, `row_bytes` from row to row, by one token's int8 `a` with the scales
+/// `d_a`. The lanes of a sum are the blocks 0, 1, 2, 3 modulo 4.
+pub(super) unsafe fn rows_of_q8_0(
+    rows: [*const u8; 4],
+    row_bytes: usize,
+    a: *const i8,
+    d_a: *const f32,
+    n: usize,
+) -> [float32x4_t; 4] {
     // |q · a| ≤ 128 · 127: two products fit an i16.
     // SAFETY: the caller gives the blocks and the activations; elements begin two bytes into a block.
     unsafe {
@@ -79,6 +106,8 @@ pub(super) unsafe fn rows_of_q8_0(rows: [*const u8; 4], a: *const i8, d_a: *cons
         let (mut sums, mut p, mut d) = ([zero; 4], [none; 8], zero);
         asm!(
             "2:",
+            look_ahead!("2" "48"),
+            "add {last}, {then}, #48",
             "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{a}], #64",
             "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{a}], #64",
             "ldr q27, [{d_a}], #16",
@@ -91,6 +120,8 @@ pub(super) unsafe fn rows_of_q8_0(rows: [*const u8; 4], a: *const i8, d_a: *cons
             r0 = inout(reg) rows[0].add(2) => _, r1 = inout(reg) rows[1].add(2) => _,
             r2 = inout(reg) rows[2].add(2) => _, r3 = inout(reg) rows[3].add(2) => _,
             a = inout(reg) a => _, d_a = inout(reg) d_a => _, n = inout(reg) n => _, block = in(reg) 34usize,
+            same = in(reg) AHEAD, next = in(reg) AHEAD + 3 * row_bytes,
+            ahead = out(reg) _, then = out(reg) _, last = out(reg) _,
             s0 = out(reg) _, s1 = out(reg) _, s2 = out(reg) _, s3 = out(reg) _,
             inout("v16") p[0], inout("v17") p[1], inout("v18") p[2], inout("v19") p[3],
             inout("v20") p[4], inout("v21") p[5], inout("v22") p[6], inout("v23") p[7],
@@ -119,6 +150,7 @@ pub(super) unsafe fn join_wide(first: [int16x8_t; 4], last: [int16x8_t; 4]) -> i
 macro_rules! row_of_q4_0 {
     ($row:literal $sum:literal) => {
         concat!(
+            ask!($row "ahead" "then"),
             "ld1 {{v12.16b, v13.16b, v14.16b, v15.16b}}, [{", $row, "}]\n",
             "ldur q8, [{", $row, "}, #2]\nldur q9, [{", $row, "}, #20]\n",
             "ldur q10, [{", $row, "}, #38]\nldur q11, [{", $row, "}, #56]\n",
@@ -143,6 +175,7 @@ macro_rules! row_of_q4_0 {
 /// The same for Q4_0, with the sums of 16 activations `a_sums`.
 pub(super) unsafe fn rows_of_q4_0(
     rows: [*const u8; 4],
+    row_bytes: usize,
     a: *const i8,
     d_a: *const f32,
     a_sums: *const i16,
@@ -156,6 +189,7 @@ pub(super) unsafe fn rows_of_q4_0(
         let (mut sums, mut p, mut d, mut minus) = ([zero; 4], [none; 4], zero, vdupq_n_s32(0));
         asm!(
             "2:",
+            look_ahead!("4" "40"),
             "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{a}], #64",
             "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{a}], #64",
             "ldr q27, [{d_a}], #16",
@@ -171,6 +205,8 @@ pub(super) unsafe fn rows_of_q4_0(
             r0 = inout(reg) rows[0] => _, r1 = inout(reg) rows[1] => _, r2 = inout(reg) rows[2] => _,
             r3 = inout(reg) rows[3] => _, a = inout(reg) a => _, d_a = inout(reg) d_a => _,
             a_sums = inout(reg) a_sums => _, n = inout(reg) n => _,
+            same = in(reg) AHEAD, next = in(reg) AHEAD + 3 * row_bytes,
+            ahead = out(reg) _, then = out(reg) _,
             in("v21") vdupq_n_u8(15), in("v22") vcreate_u8(SCALE_PLACES),
             inout("v16") p[0], inout("v17") p[1], inout("v18") p[2], inout("v19") p[3],
             inout("v24") minus, inout("v26") d,
