@@ -5,11 +5,11 @@
 //!     p[s][q] = Σ_d query[q][d] · key[s][d]          (LANES logits at a time, summed across lanes together)
 //!     m = max(max[q], max_s p[s][q]);  shrink sum[q] and acc[q] by e^(max[q] - m)
 //!     p[s][q] = e^(p[s][q] - m);  sum[q] += Σ_s p[s][q]
-//!     acc[q] += Σ_s p[s][q] · value[s]               (accumulators stay in registers for 64 slots)
+//!     acc[q] += Σ_s p[s][q] · value[s]               (accumulators stay in registers for MIXED slots)
 //! ```
 //! A tile is read as streams side by side, see [`Tile`].
 
-use super::float::{exp, tanh};
+use super::float::{exp, exp2, tanh};
 use super::simd::Simd;
 use crate::kernels::{AttendState, KvFormat, KvRun};
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -17,11 +17,11 @@ use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 /// Slots of a tile.
 const SLOTS: usize = 512;
 
-/// Bytes of its stream that are asked for ahead of a slot.
-const AHEAD: usize = 512;
+/// Bytes that are asked for ahead of a slot: of its stream, and where that ends, of the stream that is read next.
+const AHEAD: usize = 768;
 
-/// Slots whose values are added up while the accumulators stay in registers: they fit the first cache.
-const MIXED: usize = 64;
+/// Slots whose values are added up while the accumulators stay in registers: so few that what lies ahead is asked for evenly.
+const MIXED: usize = 32;
 
 /// Most queries at once.
 const MOST: usize = 4;
@@ -67,25 +67,81 @@ struct Tile {
     bytes: usize,
     slots: usize,
     streams: usize,
+    /// What is read after it, in as many streams.
+    next: *const u8,
 }
 
 impl Tile {
-    /// The order's length: whole rounds of streams.
-    fn len(&self) -> usize {
-        self.slots.next_multiple_of(self.streams)
+    /// The order's rounds of streams.
+    fn rounds(&self) -> usize {
+        self.slots.div_ceil(self.streams)
     }
 
-    /// The slot that is `stream`-th in the round that begins at `first`, past the end the last one again; asks for what lies
-    /// ahead of it.
+    /// The order's length: whole rounds.
+    fn len(&self) -> usize {
+        self.rounds() * self.streams
+    }
+
+    /// The walk that begins with a round of whole streams, or the one after them.
     #[inline(always)]
-    fn slot(&self, first: usize, stream: usize) -> *const u8 {
-        let each = self.slots / self.streams;
-        let round = first / self.streams;
-        let slot = if round < each { stream * each + round } else { (first + stream).min(self.slots - 1) };
-        let at = self.at.wrapping_add(slot * self.bytes);
-        for line in (0..self.bytes).step_by(64) {
+    fn walk(&self, round: usize) -> Walk {
+        let stretch = self.slots / self.streams * self.bytes;
+        let mut offsets = [0; 16];
+        offsets.iter_mut().enumerate().for_each(|(i, offset)| *offset = i * stretch);
+        let mut walk = Walk { at: self.at.wrapping_add(round * self.bytes), offsets, ahead: AHEAD };
+        if round > self.turn() {
+            walk.ahead = self.ahead_of_turn();
+        }
+        walk
+    }
+
+    /// The round from which on what is asked for lies behind the streams' ends.
+    #[inline(always)]
+    fn turn(&self) -> usize {
+        (self.slots / self.streams).saturating_sub(AHEAD / self.bytes)
+    }
+
+    /// From there to what is read next.
+    #[inline(always)]
+    fn ahead_of_turn(&self) -> usize {
+        (self.next as usize).wrapping_sub(self.at as usize + self.turn() * self.bytes)
+    }
+}
+
+/// A walk through a [`Tile`].
+struct Walk {
+    /// The round's first slot.
+    at: *const u8,
+    /// The slots of its round, from there.
+    offsets: [usize; 16],
+    /// What is asked for, from each.
+    ahead: usize,
+}
+
+impl Walk {
+    /// Before round `round`.
+    #[inline(always)]
+    fn enter(&mut self, tile: &Tile, round: usize) {
+        if round == tile.turn() {
+            self.ahead = tile.ahead_of_turn();
+        }
+        let each = tile.slots / tile.streams;
+        if round == each {
+            // Those left over, the last one again and again.
+            let last = tile.slots - each * tile.streams - 1;
+            self.at = tile.at.wrapping_add(each * tile.streams * tile.bytes);
+            self.offsets.iter_mut().enumerate().for_each(|(i, offset)| *offset = i.min(last) * tile.bytes);
+        }
+    }
+
+    /// The slot of stream `stream`; asks for `lines` lines ahead of its byte `from`.
+    #[inline(always)]
+    fn slot(&self, stream: usize, from: usize, lines: usize) -> *const u8 {
+        let at = self.at.wrapping_add(self.offsets[stream]);
+        for line in 0..lines {
+            let at = at.wrapping_add(self.ahead).wrapping_add(from + 64 * line);
             // SAFETY: a prefetch never faults, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
         at
     }
@@ -101,7 +157,11 @@ struct Queries {
 #[inline(always)]
 unsafe fn logits<S: Simd, const Q: usize, const Q8: bool>(queries: &Queries, keys: Tile, key_dim: usize, p: *mut f32) {
     let (parts, per) = (S::LANES / 4, S::LANES / Q);
-    for first in (0..keys.len()).step_by(keys.streams) {
+    let lines = (keys.bytes / 64).max(1);
+    let mut walk = keys.walk(0);
+    for round in 0..keys.rounds() {
+        walk.enter(&keys, round);
+        let first = round * keys.streams;
         for stream in (0..streams::<S>(Q)).step_by(per) {
             // SAFETY: Tile gives slots inside the tile; p has room for its order.
             unsafe {
@@ -109,7 +169,7 @@ unsafe fn logits<S: Simd, const Q: usize, const Q8: bool>(queries: &Queries, key
                 let mut sums = [[S::splat_f(0.0); 4]; 4];
                 let mut at = [keys.at; 16];
                 for (i, at) in at.iter_mut().enumerate().take(per) {
-                    *at = keys.slot(first, stream + i);
+                    *at = walk.slot(stream + i, 0, lines);
                 }
                 let mut d = 0;
                 while d < key_dim {
@@ -139,6 +199,7 @@ unsafe fn logits<S: Simd, const Q: usize, const Q8: bool>(queries: &Queries, key
                 S::store_f(p.add((first + stream) * Q), S::join_parts(part));
             }
         }
+        walk.at = walk.at.wrapping_add(keys.bytes);
     }
     for i in keys.slots * Q..keys.len() * Q {
         // SAFETY: as above.
@@ -164,10 +225,16 @@ unsafe fn mix<S: Simd, const Q: usize, const Q8: bool, const V: usize>(
                 *sum = S::load_f(acc.add(d + v * S::LANES));
             }
         }
-        for first in range.step_by(values.streams) {
+        // Those of these elements, each once.
+        let part = V * S::LANES;
+        let (from, width) = if Q8 { (d / 32 * 34, part * 34 / 32) } else { (d * 2, part * 2) };
+        let lines = if width < 64 { usize::from(d.is_multiple_of(32)) } else { width / 64 };
+        let mut walk = values.walk(range.start);
+        for round in range {
+            walk.enter(&values, round);
             for stream in 0..streams::<S>(Q) {
-                let at = values.slot(first, stream);
-                let p = p.add((first + stream) * Q);
+                let at = walk.slot(stream, from, lines);
+                let p = p.add((round * values.streams + stream) * Q);
                 let mut by = S::splat_f(1.0);
                 for v in 0..V {
                     let d = d + v * S::LANES;
@@ -180,6 +247,7 @@ unsafe fn mix<S: Simd, const Q: usize, const Q8: bool, const V: usize>(
                     }
                 }
             }
+            walk.at = walk.at.wrapping_add(values.bytes);
         }
         for (sums, acc) in sums.iter().zip(queries.acc) {
             for (v, sum) in sums.iter().enumerate() {
@@ -230,11 +298,12 @@ unsafe fn soften<S: Simd, const Q: usize>(
         for (i, lane) in lanes.iter_mut().enumerate() {
             *lane = max[i % Q];
         }
+        let log2_e = S::splat_f(core::f32::consts::LOG2_E);
         let (less, lowest) = (S::load_f(lanes.as_ptr()), S::splat_f(f32::MIN));
         let mut total = S::splat_f(0.0);
         for i in (0..floats).step_by(S::LANES) {
             let x = S::load_f(p.add(i));
-            let weight = S::select_lt(x, lowest, S::splat_f(0.0), exp::<S>(S::subf(x, less)));
+            let weight = S::select_lt(x, lowest, S::splat_f(0.0), exp2::<S>(S::mulf(S::subf(x, less), log2_e)));
             S::store_f(p.add(i), weight);
             total = S::addf(total, weight);
         }
@@ -268,16 +337,18 @@ unsafe fn some<S: Simd, const Q: usize, const Q8: bool>(
         // SAFETY: slots s..s + n are inside the run, vectors of the queries inside them by their sizes, which `fits` has
         // found to be whole vectors.
         unsafe {
-            let tile =
-                |of: &[u8], bytes| Tile { at: of.as_ptr().add(s * bytes), bytes, slots: n, streams: streams::<S>(Q) };
-            let (keys, values) = (tile(run.keys, key_bytes), tile(run.values, value_bytes));
+            let (key, value) = (run.keys.as_ptr().add(s * key_bytes), run.values.as_ptr().add(s * value_bytes));
+            let streams = streams::<S>(Q);
+            let keys = Tile { at: key, bytes: key_bytes, slots: n, streams, next: value };
+            let next = key.wrapping_add(n * key_bytes);
+            let values = Tile { at: value, bytes: value_bytes, slots: n, streams, next };
             logits::<S, Q, Q8>(&queries, keys, key_dim, p);
             soften::<S, Q>(p, n, soft_cap, (&mut *max, &mut *sum, &mut *acc));
             for i in 0..Q {
                 queries.acc[i] = acc[i * value_dim..].as_mut_ptr();
             }
-            for first in (0..values.len()).step_by(MIXED) {
-                let range = first..(first + MIXED).min(values.len());
+            for first in (0..values.rounds()).step_by(MIXED / values.streams) {
+                let range = first..(first + MIXED / values.streams).min(values.rounds());
                 let mut d = 0;
                 while d < value_dim {
                     if value_dim - d >= wide * S::LANES {
