@@ -48,6 +48,24 @@ unsafe fn times<S: Simd>(x: S::F, by: f32) -> S::F {
     unsafe { S::mulf(x, S::splat_f(by)) }
 }
 
+/// Two arrays, element by element, as [`map`].
+macro_rules! merge {
+    ($one:expr, $two:expr, |$x:ident, $y:ident| $to:expr) => {{
+        let mut array = $one;
+        for (at, $y) in array.iter_mut().zip($two) {
+            let $x = *at;
+            *at = $to;
+        }
+        array
+    }};
+}
+
+/// The first and the last 16 of 32 columns.
+#[inline(always)]
+fn halves<T: Copy>(w: [T; 8]) -> ([T; 4], [T; 4]) {
+    ([w[0], w[1], w[2], w[3]], [w[4], w[5], w[6], w[7]])
+}
+
 pub(super) struct Q2K;
 
 impl<S: Simd> Weights<S> for Q2K {
@@ -68,8 +86,9 @@ impl<S: Simd> Weights<S> for Q2K {
                     let w = map!(q, |q| S::and(S::shr(q, 2 * i as i32), S::splat_byte(3)));
                     // Group 4·half + i has 16-element scales 2·group and 2·group + 1.
                     let (at, j) = (2 * half + i / 2, i % 2 * 2);
-                    let scale = [byte::<S>(scales[at], j), byte::<S>(scales[at], j + 1)];
-                    sink.scaled16::<3>(8 * b + 4 * half + i, &w, scale);
+                    let (first, second) = halves(w);
+                    sink.scaled16::<3>(2 * (8 * b + 4 * half + i), &first, byte::<S>(scales[at], j));
+                    sink.scaled16::<3>(2 * (8 * b + 4 * half + i) + 1, &second, byte::<S>(scales[at], j + 1));
                 }
             }
             let (d, dmin) = (S::low_half(head), S::low_half(S::shr(head, 16)));
@@ -108,9 +127,10 @@ impl<S: Simd> Weights<S> for Q3K {
                         *w = S::or(*w, S::shl(bit, 2));
                     }
                     let (at, j) = (2 * half + i / 2, i % 2 * 2);
-                    let first = S::add(byte::<S>(scales[at], j), less);
-                    let scale = [first, S::add(byte::<S>(scales[at], j + 1), less)];
-                    sink.scaled16::<7>(8 * b + 4 * half + i, &w, scale);
+                    let (first, second) = halves(w);
+                    let at16 = 2 * (8 * b + 4 * half + i);
+                    sink.scaled16::<7>(at16, &first, S::add(byte::<S>(scales[at], j), less));
+                    sink.scaled16::<7>(at16 + 1, &second, S::add(byte::<S>(scales[at], j + 1), less));
                 }
             }
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(scales), -32);
@@ -217,39 +237,54 @@ impl<S: Simd> Weights<S> for Q5K {
 
 pub(super) struct Q6K;
 
+/// Columns `16·part..` of each 32 of half `HALF` of a block of Q6_K: 16 columns of four groups.
+#[inline(always)]
+unsafe fn six<S: Simd, const HALF: usize, const PART: usize>(
+    rows: Rows,
+    b: usize,
+    scales: &[S::I; 4],
+    sink: &mut impl Sink<S>,
+) {
+    unsafe {
+        let (four, two) = (S::splat_byte(15), S::splat_byte(0x30));
+        let high = S::quads(rows.add(128 + 32 * HALF + 16 * PART));
+        let at = 16 * b + 8 * HALF + PART;
+        // Groups 0 and 1 are the low nibbles of two vectors, 2 and 3 the high ones.
+        let low = S::quads(rows.add(64 * HALF + 16 * PART));
+        let w = merge!(low, high, |low, high| S::or(S::and(low, four), S::and(S::shl(high, 4), two)));
+        sink.scaled16::<63>(at, &w, signed_byte::<S>(scales[2 * HALF], PART));
+        let w = merge!(low, high, |low, high| S::or(S::and(S::shr(low, 4), four), S::and(high, two)));
+        sink.scaled16::<63>(at + 4, &w, signed_byte::<S>(scales[2 * HALF + 1], PART));
+        let low = S::quads(rows.add(64 * HALF + 32 + 16 * PART));
+        let w = merge!(low, high, |low, high| S::or(S::and(low, four), S::and(S::shl(high, 2), two)));
+        sink.scaled16::<63>(at + 2, &w, signed_byte::<S>(scales[2 * HALF], 2 + PART));
+        let w = merge!(low, high, |low, high| S::or(S::and(S::shr(low, 4), four), S::and(S::shr(high, 2), two)));
+        sink.scaled16::<63>(at + 6, &w, signed_byte::<S>(scales[2 * HALF + 1], 2 + PART));
+    }
+}
+
 impl<S: Simd> Weights<S> for Q6K {
     const GROUPS: usize = 8;
     const BYTES: usize = 210;
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.add(208).halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
-            let d = S::halves(rows.add(208));
             let scales = S::quads(rows.add(192));
-            let mask = S::splat_byte(0x30);
-            for half in 0..2 {
-                let high = join(S::quads(rows.add(128 + 32 * half)), S::quads(rows.add(144 + 32 * half)));
-                for i in 0..2 {
-                    // Columns 32·i.. of this half are the low nibbles of these bytes, columns 64 + 32·i.. the high ones.
-                    let low = rows.add(64 * half + 32 * i);
-                    let (l0, h0) = nibbles::<S>(S::quads(low));
-                    let (l1, h1) = nibbles::<S>(S::quads(low.add(16)));
-                    for (mut w, part) in [(join(l0, l1), i), (join(h0, h1), i + 2)] {
-                        for (w, high) in w.iter_mut().zip(high) {
-                            let up = 4 - 2 * part as i32;
-                            let two = if up >= 0 { S::shl(high, up) } else { S::shr(high, -up) };
-                            *w = S::or(*w, S::and(two, mask));
-                        }
-                        let (at, j) = (2 * half + part / 2, part % 2 * 2);
-                        let scale = [signed_byte::<S>(scales[at], j), signed_byte::<S>(scales[at], j + 1)];
-                        sink.scaled16::<63>(8 * b + 4 * half + part, &w, scale);
-                    }
-                }
-            }
+            six::<S, 0, 0>(rows, b, &scales, sink);
+            six::<S, 0, 1>(rows, b, &scales, sink);
+            six::<S, 1, 0>(rows, b, &scales, sink);
+            six::<S, 1, 1>(rows, b, &scales, sink);
             // As unsigned bytes they are 128 too large.
             let unsigned = map!(scales, |x| S::xor(x, S::splat_byte(0x80)));
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(unsigned), -128);
+            let d = S::load_f16(head);
             sink.finish::<63, 8>(b, d, times::<S>(d, -32.0), &scales);
         }
     }

@@ -73,8 +73,8 @@ pub(super) trait Sink<S: Simd> {
     /// 32 columns of a block with sums.
     unsafe fn scaled<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::I);
 
-    /// The same with a scale for each 16 columns.
-    unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]);
+    /// Columns `16·h..16·h + 16` of the row, of a block with sums of each 16; `w` is four registers.
+    unsafe fn scaled16<const MAX: i32>(&mut self, h: usize, w: &[S::I; 4], scale: S::I);
 
     /// The end of block `b` of 256, whose groups were [`Sink::scaled`] or (`P` is 8) [`Sink::scaled16`] with this `MAX`:
     /// what has been summed, times `d`, and `m · Σ pairs · (sums of the activations)`, where lane `r` of `pairs[i]` holds
@@ -282,12 +282,14 @@ impl<S: Simd> Sink<S> for Direct<S> {
     }
 
     #[inline(always)]
-    unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]) {
-        let low = [w[0], w[1], w[2], w[3]];
-        let high = [w[4], w[5], w[6], w[7]];
+    unsafe fn scaled16<const MAX: i32>(&mut self, h: usize, w: &[S::I; 4], scale: S::I) {
+        if h.is_multiple_of(2) {
+            self.ask();
+        }
         unsafe {
-            let scale = [S::scale(scale[0]), S::scale(scale[1])];
-            self.each_sum(g, &Scaled16::<S, MAX> { w: [low, high], scale })
+            let entries = self.entries.add(h / 2 * self.tokens * Scaled16::<S, MAX>::ENTRY + h % 2 * 16);
+            let sums = self.acc.add(self.tokens * S::LANES);
+            self.each(entries, sums, &Scaled16::<S, MAX> { w, scale: S::scale(scale) })
         }
     }
 
@@ -406,21 +408,19 @@ impl<S: Simd, const MAX: i32> Group<S> for Scaled<'_, S, MAX> {
     }
 }
 
-struct Scaled16<S: Simd, const MAX: i32> {
-    w: [[S::I; 4]; 2],
-    scale: [S::I; 2],
+struct Scaled16<'w, S: Simd, const MAX: i32> {
+    w: &'w [S::I; 4],
+    scale: S::I,
 }
 
-impl<S: Simd, const MAX: i32> Group<S> for Scaled16<S, MAX> {
+impl<S: Simd, const MAX: i32> Group<S> for Scaled16<'_, S, MAX> {
     const ENTRY: usize = Side::Sums16.entry();
 
     #[inline(always)]
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
-            let from: *const i8 = from.cast();
             let sums = load::<S, T>(acc);
-            let sums = S::scaled::<T, 4, MAX>(sums, &self.w[0], self.scale[0], from, Self::ENTRY);
-            store::<S, T>(acc, S::scaled::<T, 4, MAX>(sums, &self.w[1], self.scale[1], from.add(16), Self::ENTRY));
+            store::<S, T>(acc, S::scaled::<T, 4, MAX>(sums, self.w, self.scale, from.cast(), Self::ENTRY));
         }
     }
 }
