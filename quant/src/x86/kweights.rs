@@ -60,10 +60,24 @@ macro_rules! merge {
     }};
 }
 
-/// The first and the last 16 of 32 columns.
+/// A loop written out, its counter a constant: left to the compiler it would stay a loop, with weights that pass through memory
+/// and shifts by a register.
+macro_rules! unrolled {
+    ($i:ident in [$($value:literal),*], $body:block) => {
+        $({
+            const $i: usize = $value;
+            $body
+        })*
+    };
+}
+
+/// Bit `from` of each byte, as bit `to`.
 #[inline(always)]
-fn halves<T: Copy>(w: [T; 8]) -> ([T; 4], [T; 4]) {
-    ([w[0], w[1], w[2], w[3]], [w[4], w[5], w[6], w[7]])
+unsafe fn bit<S: Simd>(x: S::I, from: usize, to: usize) -> S::I {
+    unsafe {
+        let x = if from < to { S::shl(x, (to - from) as i32) } else { S::shr(x, (from - to) as i32) };
+        S::and(x, S::splat_byte(1 << to))
+    }
 }
 
 pub(super) struct Q2K;
@@ -74,23 +88,25 @@ impl<S: Simd> Weights<S> for Q2K {
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.add(80).dwords::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
-            let head = S::dwords(rows.add(80));
             let (scales, mins) = nibbles::<S>(S::quads(rows));
-            for half in 0..2 {
-                let low = S::quads(rows.add(16 + 32 * half));
-                let high = S::quads(rows.add(32 + 32 * half));
-                let q = join(low, high);
-                for i in 0..4 {
-                    let w = map!(q, |q| S::and(S::shr(q, 2 * i as i32), S::splat_byte(3)));
-                    // Group 4·half + i has 16-element scales 2·group and 2·group + 1.
-                    let (at, j) = (2 * half + i / 2, i % 2 * 2);
-                    let (first, second) = halves(w);
-                    sink.scaled16::<3>(2 * (8 * b + 4 * half + i), &first, byte::<S>(scales[at], j));
-                    sink.scaled16::<3>(2 * (8 * b + 4 * half + i) + 1, &second, byte::<S>(scales[at], j + 1));
-                }
-            }
+            unrolled!(HALF in [0, 1], {
+                unrolled!(PART in [0, 1], {
+                    let q = S::quads(rows.add(16 + 32 * HALF + 16 * PART));
+                    unrolled!(I in [0, 1, 2, 3], {
+                        let w = map!(q, |q| S::and(S::shr(q, 2 * I as i32), S::splat_byte(3)));
+                        let scale = byte::<S>(scales[2 * HALF + I / 2], I % 2 * 2 + PART);
+                        sink.scaled16::<3>(16 * b + 8 * HALF + 2 * I + PART, &w, scale);
+                    });
+                });
+            });
+            let head = S::load(head);
             let (d, dmin) = (S::low_half(head), S::low_half(S::shr(head, 16)));
             sink.finish::<3, 8>(b, d, times::<S>(dmin, -1.0), &pairs::<S, 4, 8>(mins));
         }
@@ -105,9 +121,13 @@ impl<S: Simd> Weights<S> for Q3K {
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.add(108).halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
-            let d = S::halves(rows.add(108));
             // Sixteen 6-bit scales in 12 bytes: low nibbles in the first eight bytes, high pairs of bits in the last four.
             let s = [S::dwords(rows.add(96)), S::dwords(rows.add(100)), S::dwords(rows.add(104))];
             let (four, two) = (S::splat_byte(15), S::splat_byte(3));
@@ -117,22 +137,19 @@ impl<S: Simd> Weights<S> for Q3K {
                 *low = S::or(S::and(*low, four), S::shl(pair, 4));
             }
             let less = S::splat(-32);
-            let third = join(S::quads(rows), S::quads(rows.add(16)));
-            for half in 0..2 {
-                let q = join(S::quads(rows.add(32 + 32 * half)), S::quads(rows.add(48 + 32 * half)));
-                for i in 0..4 {
-                    let mut w = map!(q, |q| S::and(S::shr(q, 2 * i as i32), two));
-                    for (w, third) in w.iter_mut().zip(third) {
-                        let bit = S::and(S::shr(third, (4 * half + i) as i32), S::splat_byte(1));
-                        *w = S::or(*w, S::shl(bit, 2));
-                    }
-                    let (at, j) = (2 * half + i / 2, i % 2 * 2);
-                    let (first, second) = halves(w);
-                    let at16 = 2 * (8 * b + 4 * half + i);
-                    sink.scaled16::<7>(at16, &first, S::add(byte::<S>(scales[at], j), less));
-                    sink.scaled16::<7>(at16 + 1, &second, S::add(byte::<S>(scales[at], j + 1), less));
-                }
-            }
+            unrolled!(PART in [0, 1], {
+                let third = S::quads(rows.add(16 * PART));
+                unrolled!(HALF in [0, 1], {
+                    let q = S::quads(rows.add(32 + 32 * HALF + 16 * PART));
+                    unrolled!(I in [0, 1, 2, 3], {
+                        let w = map!(q, |q| S::and(S::shr(q, 2 * I as i32), two));
+                        let w = merge!(w, third, |w, third| S::or(w, bit::<S>(third, 4 * HALF + I, 2)));
+                        let scale = byte::<S>(scales[2 * HALF + I / 2], I % 2 * 2 + PART);
+                        sink.scaled16::<7>(16 * b + 8 * HALF + 2 * I + PART, &w, S::add(scale, less));
+                    });
+                });
+            });
+            let d = S::load_f16(head);
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(scales), -32);
             sink.finish::<7, 8>(b, d, times::<S>(d, -4.0), &scales);
         }
@@ -186,26 +203,14 @@ impl<S: Simd> Weights<S> for Q4K {
     unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scales = Scales::<S>::read(rows);
-            for i in 0..4 {
-                let (l0, h0) = nibbles::<S>(S::quads(rows.add(16 + 32 * i)));
-                let (l1, h1) = nibbles::<S>(S::quads(rows.add(32 + 32 * i)));
-                sink.scaled::<15>(8 * b + 2 * i, &join(l0, l1), scales.of(2 * i));
-                sink.scaled::<15>(8 * b + 2 * i + 1, &join(h0, h1), scales.of(2 * i + 1));
-            }
+            unrolled!(I in [0, 1, 2, 3], {
+                let (l0, h0) = nibbles::<S>(S::quads(rows.add(16 + 32 * I)));
+                let (l1, h1) = nibbles::<S>(S::quads(rows.add(32 + 32 * I)));
+                sink.scaled::<15>(8 * b + 2 * I, &join(l0, l1), scales.of(2 * I));
+                sink.scaled::<15>(8 * b + 2 * I + 1, &join(h0, h1), scales.of(2 * I + 1));
+            });
             scales.finish::<15>(b, sink);
         }
-    }
-}
-
-/// Adds 16 to each byte whose bit `i` is set in `bits`.
-#[inline(always)]
-unsafe fn with_bit<S: Simd>(mut w: [S::I; 8], bits: [S::I; 8], i: usize) -> [S::I; 8] {
-    unsafe {
-        for (w, bits) in w.iter_mut().zip(bits) {
-            let bit = S::and(S::shr(bits, i as i32), S::splat_byte(1));
-            *w = S::or(*w, S::shl(bit, 4));
-        }
-        w
     }
 }
 
@@ -222,46 +227,20 @@ impl<S: Simd> Weights<S> for Q5K {
             let scales = Scales::<S>::read(rows);
             // Bit i of byte l is the fifth bit of element l of group i.
             let fifth = join(S::quads(rows.add(16)), S::quads(rows.add(32)));
-            for i in 0..4 {
-                let (l0, h0) = nibbles::<S>(S::quads(rows.add(48 + 32 * i)));
-                let (l1, h1) = nibbles::<S>(S::quads(rows.add(64 + 32 * i)));
-                let low = with_bit::<S>(join(l0, l1), fifth, 2 * i);
-                sink.scaled::<31>(8 * b + 2 * i, &low, scales.of(2 * i));
-                let high = with_bit::<S>(join(h0, h1), fifth, 2 * i + 1);
-                sink.scaled::<31>(8 * b + 2 * i + 1, &high, scales.of(2 * i + 1));
-            }
+            unrolled!(I in [0, 1, 2, 3], {
+                let (l0, h0) = nibbles::<S>(S::quads(rows.add(48 + 32 * I)));
+                let (l1, h1) = nibbles::<S>(S::quads(rows.add(64 + 32 * I)));
+                let low = merge!(join(l0, l1), fifth, |w, fifth| S::or(w, bit::<S>(fifth, 2 * I, 4)));
+                sink.scaled::<31>(8 * b + 2 * I, &low, scales.of(2 * I));
+                let high = merge!(join(h0, h1), fifth, |w, fifth| S::or(w, bit::<S>(fifth, 2 * I + 1, 4)));
+                sink.scaled::<31>(8 * b + 2 * I + 1, &high, scales.of(2 * I + 1));
+            });
             scales.finish::<31>(b, sink);
         }
     }
 }
 
 pub(super) struct Q6K;
-
-/// Columns `16·part..` of each 32 of half `HALF` of a block of Q6_K: 16 columns of four groups.
-#[inline(always)]
-unsafe fn six<S: Simd, const HALF: usize, const PART: usize>(
-    rows: Rows,
-    b: usize,
-    scales: &[S::I; 4],
-    sink: &mut impl Sink<S>,
-) {
-    unsafe {
-        let (four, two) = (S::splat_byte(15), S::splat_byte(0x30));
-        let high = S::quads(rows.add(128 + 32 * HALF + 16 * PART));
-        let at = 16 * b + 8 * HALF + PART;
-        // Groups 0 and 1 are the low nibbles of two vectors, 2 and 3 the high ones.
-        let low = S::quads(rows.add(64 * HALF + 16 * PART));
-        let w = merge!(low, high, |low, high| S::or(S::and(low, four), S::and(S::shl(high, 4), two)));
-        sink.scaled16::<63>(at, &w, signed_byte::<S>(scales[2 * HALF], PART));
-        let w = merge!(low, high, |low, high| S::or(S::and(S::shr(low, 4), four), S::and(high, two)));
-        sink.scaled16::<63>(at + 4, &w, signed_byte::<S>(scales[2 * HALF + 1], PART));
-        let low = S::quads(rows.add(64 * HALF + 32 + 16 * PART));
-        let w = merge!(low, high, |low, high| S::or(S::and(low, four), S::and(S::shl(high, 2), two)));
-        sink.scaled16::<63>(at + 2, &w, signed_byte::<S>(scales[2 * HALF], 2 + PART));
-        let w = merge!(low, high, |low, high| S::or(S::and(S::shr(low, 4), four), S::and(S::shr(high, 2), two)));
-        sink.scaled16::<63>(at + 6, &w, signed_byte::<S>(scales[2 * HALF + 1], 2 + PART));
-    }
-}
 
 impl<S: Simd> Weights<S> for Q6K {
     const GROUPS: usize = 8;
@@ -277,10 +256,23 @@ impl<S: Simd> Weights<S> for Q6K {
     unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scales = S::quads(rows.add(192));
-            six::<S, 0, 0>(rows, b, &scales, sink);
-            six::<S, 0, 1>(rows, b, &scales, sink);
-            six::<S, 1, 0>(rows, b, &scales, sink);
-            six::<S, 1, 1>(rows, b, &scales, sink);
+            let (four, two) = (S::splat_byte(15), S::splat_byte(0x30));
+            unrolled!(HALF in [0, 1], {
+                unrolled!(PART in [0, 1], {
+                    let high = S::quads(rows.add(128 + 32 * HALF + 16 * PART));
+                    unrolled!(I in [0, 1], {
+                        // Columns 32·I.. of this half are the low nibbles of these bytes, columns 64 + 32·I.. the high ones.
+                        let q = S::quads(rows.add(64 * HALF + 32 * I + 16 * PART));
+                        let (at, j) = (16 * b + 8 * HALF + 2 * I + PART, 2 * I + PART);
+                        let up = map!(high, |x| S::and(S::shl(x, 4 - 2 * I as i32), two));
+                        let w = merge!(q, up, |q, up| S::or(S::and(q, four), up));
+                        sink.scaled16::<63>(at, &w, signed_byte::<S>(scales[2 * HALF], j));
+                        let up = map!(high, |x| S::and(S::shr(x, 2 * I as i32), two));
+                        let w = merge!(q, up, |q, up| S::or(S::and(S::shr(q, 4), four), up));
+                        sink.scaled16::<63>(at + 4, &w, signed_byte::<S>(scales[2 * HALF + 1], j));
+                    });
+                });
+            });
             // As unsigned bytes they are 128 too large.
             let unsigned = map!(scales, |x| S::xor(x, S::splat_byte(0x80)));
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(unsigned), -128);
@@ -304,13 +296,13 @@ impl<S: Simd> Weights<S> for Iq4Xs {
             let head = S::dwords(rows);
             let low = S::dwords(rows.add(4));
             let d = S::low_half(head);
-            for i in 0..8 {
-                let four = S::and(S::shr(low, 4 * i as i32), S::splat(15));
-                let two = S::and(S::shr(head, 16 + 2 * i as i32), S::splat(3));
+            unrolled!(I in [0, 1, 2, 3, 4, 5, 6, 7], {
+                let four = S::and(S::shr(low, 4 * I as i32), S::splat(15));
+                let two = S::and(S::shr(head, 16 + 2 * I as i32), S::splat(3));
                 let scale = S::to_f(S::add(S::or(four, S::shl(two, 4)), S::splat(-32)));
-                let w = iq4::<S>(S::quads(rows.add(8 + 16 * i)));
-                sink.signed(8 * b + i, &w, S::mulf(d, scale));
-            }
+                let w = iq4::<S>(S::quads(rows.add(8 + 16 * I)));
+                sink.signed(8 * b + I, &w, S::mulf(d, scale));
+            });
         }
     }
 }
