@@ -83,7 +83,7 @@ pub(super) trait Sink<S: Simd> {
 }
 
 /// Groups multiplied as they come, each with all tokens.
-pub(super) struct Direct<S: Simd> {
+pub(super) struct Direct<S: Simd, const ONE: bool> {
     tokens: usize,
     entries: *const u8,
     tails: *const u8,
@@ -123,7 +123,7 @@ trait Group<S: Simd> {
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32);
 }
 
-impl<S: Simd> Direct<S> {
+impl<S: Simd, const ONE: bool> Direct<S, ONE> {
     /// Fills the panel with `tokens` tokens from token `first` on, for a format with this `side`.
     ///
     /// # Safety
@@ -174,6 +174,11 @@ impl<S: Simd> Direct<S> {
         }
     }
 
+    #[inline(always)]
+    fn tokens(&self) -> usize {
+        if ONE { 1 } else { self.tokens }
+    }
+
     /// Asks for the next weights: a few lines at every group, since a burst of them finds no room among the outstanding
     /// misses.
     #[inline(always)]
@@ -203,8 +208,11 @@ impl<S: Simd> Direct<S> {
     /// each other, then one by one.
     #[inline(always)]
     unsafe fn each<G: Group<S>>(&self, mut from: *const u8, mut acc: *mut f32, group: &G) {
+        if ONE {
+            return unsafe { group.add::<1>(from, acc) };
+        }
         let together = if S::LANES == 16 { 4 } else { 2 };
-        let mut left = self.tokens;
+        let mut left = self.tokens();
         // SAFETY: inside the panel and the accumulators.
         unsafe {
             while left >= together {
@@ -229,28 +237,28 @@ impl<S: Simd> Direct<S> {
     #[inline(always)]
     unsafe fn each_entry<G: Group<S>>(&mut self, g: usize, group: &G) {
         self.ask();
-        unsafe { self.each(self.entries.add(g * self.tokens * G::ENTRY), self.acc, group) }
+        unsafe { self.each(self.entries.add(g * self.tokens() * G::ENTRY), self.acc, group) }
     }
 
     #[inline(always)]
     unsafe fn each_sum<G: Group<S>>(&mut self, g: usize, group: &G) {
         self.ask();
         unsafe {
-            let sums = self.acc.add(self.tokens * S::LANES);
-            self.each(self.entries.add(g * self.tokens * G::ENTRY), sums, group)
+            let sums = self.acc.add(self.tokens() * S::LANES);
+            self.each(self.entries.add(g * self.tokens() * G::ENTRY), sums, group)
         }
     }
 }
 
 // SAFETY (of the blocks): the conditions of [`Sink`].
-impl<S: Simd> Sink<S> for Direct<S> {
+impl<S: Simd, const ONE: bool> Sink<S> for Direct<S, ONE> {
     #[inline(always)]
     unsafe fn begin(&mut self, ahead: Ahead) {
         self.ahead = ahead;
-        for t in 0..self.tokens {
+        for t in 0..self.tokens() {
             unsafe {
                 S::store_f(self.acc.add(t * S::LANES), S::splat_f(0.0));
-                S::store_f(self.acc.add((self.tokens + t) * S::LANES), S::splat_f(0.0));
+                S::store_f(self.acc.add((self.tokens() + t) * S::LANES), S::splat_f(0.0));
             }
         }
     }
@@ -287,8 +295,8 @@ impl<S: Simd> Sink<S> for Direct<S> {
             self.ask();
         }
         unsafe {
-            let entries = self.entries.add(h / 2 * self.tokens * Scaled16::<S, MAX>::ENTRY + h % 2 * 16);
-            let sums = self.acc.add(self.tokens * S::LANES);
+            let entries = self.entries.add(h / 2 * self.tokens() * Scaled16::<S, MAX>::ENTRY + h % 2 * 16);
+            let sums = self.acc.add(self.tokens() * S::LANES);
             self.each(entries, sums, &Scaled16::<S, MAX> { w, scale: S::scale(scale) })
         }
     }
@@ -296,8 +304,8 @@ impl<S: Simd> Sink<S> for Direct<S> {
     #[inline(always)]
     unsafe fn finish<const MAX: i32, const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]) {
         unsafe {
-            let tails = self.tails.add(b * self.tokens * Finish::<S, P>::ENTRY);
-            self.each(tails, self.acc, &Finish { d, m, pairs, sums: self.tokens * S::LANES })
+            let tails = self.tails.add(b * self.tokens() * Finish::<S, P>::ENTRY);
+            self.each(tails, self.acc, &Finish { d, m, pairs, sums: self.tokens() * S::LANES })
         }
     }
 }
