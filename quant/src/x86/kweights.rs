@@ -242,6 +242,17 @@ impl<S: Simd> Weights<S> for Q5K {
 
 pub(super) struct Q6K;
 
+/// 16 columns of group `I` of a half: groups 0 and 1 are the low nibbles of two vectors, 2 and 3 the high ones.
+#[inline(always)]
+unsafe fn six<S: Simd, const I: usize>(q: [S::I; 4], high: [S::I; 4]) -> [S::I; 4] {
+    unsafe {
+        let (four, two) = (S::splat_byte(15), S::splat_byte(0x30));
+        let low = map!(q, |q| S::and(if I < 2 { q } else { S::shr(q, 4) }, four));
+        let up = map!(high, |x| if I < 2 { S::shl(x, 4 - 2 * I as i32) } else { S::shr(x, 2 * I as i32 - 4) });
+        merge!(low, up, |low, up| S::or(low, S::and(up, two)))
+    }
+}
+
 impl<S: Simd> Weights<S> for Q6K {
     const GROUPS: usize = 8;
     const BYTES: usize = 210;
@@ -256,23 +267,35 @@ impl<S: Simd> Weights<S> for Q6K {
     unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scales = S::quads(rows.add(192));
-            let (four, two) = (S::splat_byte(15), S::splat_byte(0x30));
-            unrolled!(HALF in [0, 1], {
-                unrolled!(PART in [0, 1], {
-                    let high = S::quads(rows.add(128 + 32 * HALF + 16 * PART));
+            if S::LANES == 16 {
+                unrolled!(HALF in [0, 1], {
+                    let high = [S::quads(rows.add(128 + 32 * HALF)), S::quads(rows.add(144 + 32 * HALF))];
                     unrolled!(I in [0, 1], {
-                        // Columns 32·I.. of this half are the low nibbles of these bytes, columns 64 + 32·I.. the high ones.
-                        let q = S::quads(rows.add(64 * HALF + 32 * I + 16 * PART));
-                        let (at, j) = (16 * b + 8 * HALF + 2 * I + PART, 2 * I + PART);
-                        let up = map!(high, |x| S::and(S::shl(x, 4 - 2 * I as i32), two));
-                        let w = merge!(q, up, |q, up| S::or(S::and(q, four), up));
-                        sink.scaled16::<63>(at, &w, signed_byte::<S>(scales[2 * HALF], j));
-                        let up = map!(high, |x| S::and(S::shr(x, 2 * I as i32), two));
-                        let w = merge!(q, up, |q, up| S::or(S::and(S::shr(q, 4), four), up));
-                        sink.scaled16::<63>(at + 4, &w, signed_byte::<S>(scales[2 * HALF + 1], j));
+                        let q = rows.add(64 * HALF + 32 * I);
+                        let (q, s) = ([S::quads(q), S::quads(q.add(16))], [scales[2 * HALF], scales[2 * HALF + 1]]);
+                        let w = [six::<S, I>(q[0], high[0]), six::<S, I>(q[1], high[1])];
+                        let scale = [signed_byte::<S>(s[0], 2 * I), signed_byte::<S>(s[0], 2 * I + 1)];
+                        sink.pair16::<63>(8 * b + 4 * HALF + I, &w, scale);
+                        let w = [six::<S, { I + 2 }>(q[0], high[0]), six::<S, { I + 2 }>(q[1], high[1])];
+                        let scale = [signed_byte::<S>(s[1], 2 * I), signed_byte::<S>(s[1], 2 * I + 1)];
+                        sink.pair16::<63>(8 * b + 4 * HALF + I + 2, &w, scale);
                     });
                 });
-            });
+            } else {
+                unrolled!(HALF in [0, 1], {
+                    unrolled!(PART in [0, 1], {
+                        let high = S::quads(rows.add(128 + 32 * HALF + 16 * PART));
+                        unrolled!(I in [0, 1], {
+                            let q = S::quads(rows.add(64 * HALF + 32 * I + 16 * PART));
+                            let (at, j) = (16 * b + 8 * HALF + 2 * I + PART, 2 * I + PART);
+                            let w = six::<S, I>(q, high);
+                            sink.scaled16::<63>(at, &w, signed_byte::<S>(scales[2 * HALF], j));
+                            let w = six::<S, { I + 2 }>(q, high);
+                            sink.scaled16::<63>(at + 4, &w, signed_byte::<S>(scales[2 * HALF + 1], j));
+                        });
+                    });
+                });
+            }
             // As unsigned bytes they are 128 too large.
             let unsigned = map!(scales, |x| S::xor(x, S::splat_byte(0x80)));
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(unsigned), -128);

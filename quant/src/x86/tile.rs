@@ -76,6 +76,15 @@ pub(super) trait Sink<S: Simd> {
     /// Columns `16·h..16·h + 16` of the row, of a block with sums of each 16; `w` is four registers.
     unsafe fn scaled16<const MAX: i32>(&mut self, h: usize, w: &[S::I; 4], scale: S::I);
 
+    /// Both halves of group `g` at once, where there are registers for them.
+    #[inline(always)]
+    unsafe fn pair16<const MAX: i32>(&mut self, g: usize, w: &[[S::I; 4]; 2], scale: [S::I; 2]) {
+        unsafe {
+            self.scaled16::<MAX>(2 * g, &w[0], scale[0]);
+            self.scaled16::<MAX>(2 * g + 1, &w[1], scale[1]);
+        }
+    }
+
     /// The end of block `b` of 256, whose groups were [`Sink::scaled`] or (`P` is 8) [`Sink::scaled16`] with this `MAX`:
     /// what has been summed, times `d`, and `m · Σ pairs · (sums of the activations)`, where lane `r` of `pairs[i]` holds
     /// two i16, one for each of two successive sums.
@@ -302,6 +311,14 @@ impl<S: Simd, const ONE: bool> Sink<S> for Direct<S, ONE> {
     }
 
     #[inline(always)]
+    unsafe fn pair16<const MAX: i32>(&mut self, g: usize, w: &[[S::I; 4]; 2], scale: [S::I; 2]) {
+        unsafe {
+            let scale = [S::scale(scale[0]), S::scale(scale[1])];
+            self.each_sum(g, &Pair16::<S, MAX> { w, scale })
+        }
+    }
+
+    #[inline(always)]
     unsafe fn finish<const MAX: i32, const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]) {
         unsafe {
             let tails = self.tails.add(b * self.tokens() * Finish::<S, P>::ENTRY);
@@ -429,6 +446,25 @@ impl<S: Simd, const MAX: i32> Group<S> for Scaled16<'_, S, MAX> {
         unsafe {
             let sums = load::<S, T>(acc);
             store::<S, T>(acc, S::scaled::<T, 4, MAX>(sums, self.w, self.scale, from.cast(), Self::ENTRY));
+        }
+    }
+}
+
+struct Pair16<'w, S: Simd, const MAX: i32> {
+    w: &'w [[S::I; 4]; 2],
+    scale: [S::I; 2],
+}
+
+impl<S: Simd, const MAX: i32> Group<S> for Pair16<'_, S, MAX> {
+    const ENTRY: usize = Side::Sums16.entry();
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let from: *const i8 = from.cast();
+            let sums = load::<S, T>(acc);
+            let sums = S::scaled::<T, 4, MAX>(sums, &self.w[0], self.scale[0], from, Self::ENTRY);
+            store::<S, T>(acc, S::scaled::<T, 4, MAX>(sums, &self.w[1], self.scale[1], from.add(16), Self::ENTRY));
         }
     }
 }
