@@ -48,6 +48,38 @@ unsafe fn times<S: Simd>(x: S::F, by: f32) -> S::F {
     unsafe { S::mulf(x, S::splat_f(by)) }
 }
 
+/// Two arrays, element by element, as [`map`].
+macro_rules! merge {
+    ($one:expr, $two:expr, |$x:ident, $y:ident| $to:expr) => {{
+        let mut array = $one;
+        for (at, $y) in array.iter_mut().zip($two) {
+            let $x = *at;
+            *at = $to;
+        }
+        array
+    }};
+}
+
+/// A loop written out, its counter a constant: left to the compiler it would stay a loop, with weights that pass through memory
+/// and shifts by a register.
+macro_rules! unrolled {
+    ($i:ident in [$($value:literal),*], $body:block) => {
+        $({
+            const $i: usize = $value;
+            $body
+        })*
+    };
+}
+
+/// Bit `from` of each byte, as bit `to`.
+#[inline(always)]
+unsafe fn bit<S: Simd>(x: S::I, from: usize, to: usize) -> S::I {
+    unsafe {
+        let x = if from < to { S::shl(x, (to - from) as i32) } else { S::shr(x, (from - to) as i32) };
+        S::and(x, S::splat_byte(1 << to))
+    }
+}
+
 pub(super) struct Q2K;
 
 impl<S: Simd> Weights<S> for Q2K {
@@ -56,22 +88,25 @@ impl<S: Simd> Weights<S> for Q2K {
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.add(80).dwords::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
-            let head = S::dwords(rows.add(80));
             let (scales, mins) = nibbles::<S>(S::quads(rows));
-            for half in 0..2 {
-                let low = S::quads(rows.add(16 + 32 * half));
-                let high = S::quads(rows.add(32 + 32 * half));
-                let q = join(low, high);
-                for i in 0..4 {
-                    let w = map!(q, |q| S::and(S::shr(q, 2 * i as i32), S::splat_byte(3)));
-                    // Group 4·half + i has 16-element scales 2·group and 2·group + 1.
-                    let (at, j) = (2 * half + i / 2, i % 2 * 2);
-                    let scale = [byte::<S>(scales[at], j), byte::<S>(scales[at], j + 1)];
-                    sink.scaled16::<3>(8 * b + 4 * half + i, &w, scale);
-                }
-            }
+            unrolled!(HALF in [0, 1], {
+                unrolled!(PART in [0, 1], {
+                    let q = S::quads(rows.add(16 + 32 * HALF + 16 * PART));
+                    unrolled!(I in [0, 1, 2, 3], {
+                        let w = map!(q, |q| S::and(S::shr(q, 2 * I as i32), S::splat_byte(3)));
+                        let scale = byte::<S>(scales[2 * HALF + I / 2], I % 2 * 2 + PART);
+                        sink.scaled16::<3>(16 * b + 8 * HALF + 2 * I + PART, &w, scale);
+                    });
+                });
+            });
+            let head = S::load(head);
             let (d, dmin) = (S::low_half(head), S::low_half(S::shr(head, 16)));
             sink.finish::<3, 8>(b, d, times::<S>(dmin, -1.0), &pairs::<S, 4, 8>(mins));
         }
@@ -86,9 +121,13 @@ impl<S: Simd> Weights<S> for Q3K {
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.add(108).halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
-            let d = S::halves(rows.add(108));
             // Sixteen 6-bit scales in 12 bytes: low nibbles in the first eight bytes, high pairs of bits in the last four.
             let s = [S::dwords(rows.add(96)), S::dwords(rows.add(100)), S::dwords(rows.add(104))];
             let (four, two) = (S::splat_byte(15), S::splat_byte(3));
@@ -98,21 +137,19 @@ impl<S: Simd> Weights<S> for Q3K {
                 *low = S::or(S::and(*low, four), S::shl(pair, 4));
             }
             let less = S::splat(-32);
-            let third = join(S::quads(rows), S::quads(rows.add(16)));
-            for half in 0..2 {
-                let q = join(S::quads(rows.add(32 + 32 * half)), S::quads(rows.add(48 + 32 * half)));
-                for i in 0..4 {
-                    let mut w = map!(q, |q| S::and(S::shr(q, 2 * i as i32), two));
-                    for (w, third) in w.iter_mut().zip(third) {
-                        let bit = S::and(S::shr(third, (4 * half + i) as i32), S::splat_byte(1));
-                        *w = S::or(*w, S::shl(bit, 2));
-                    }
-                    let (at, j) = (2 * half + i / 2, i % 2 * 2);
-                    let first = S::add(byte::<S>(scales[at], j), less);
-                    let scale = [first, S::add(byte::<S>(scales[at], j + 1), less)];
-                    sink.scaled16::<7>(8 * b + 4 * half + i, &w, scale);
-                }
-            }
+            unrolled!(PART in [0, 1], {
+                let third = S::quads(rows.add(16 * PART));
+                unrolled!(HALF in [0, 1], {
+                    let q = S::quads(rows.add(32 + 32 * HALF + 16 * PART));
+                    unrolled!(I in [0, 1, 2, 3], {
+                        let w = map!(q, |q| S::and(S::shr(q, 2 * I as i32), two));
+                        let w = merge!(w, third, |w, third| S::or(w, bit::<S>(third, 4 * HALF + I, 2)));
+                        let scale = byte::<S>(scales[2 * HALF + I / 2], I % 2 * 2 + PART);
+                        sink.scaled16::<7>(16 * b + 8 * HALF + 2 * I + PART, &w, S::add(scale, less));
+                    });
+                });
+            });
+            let d = S::load_f16(head);
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(scales), -32);
             sink.finish::<7, 8>(b, d, times::<S>(d, -4.0), &scales);
         }
@@ -166,26 +203,14 @@ impl<S: Simd> Weights<S> for Q4K {
     unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let scales = Scales::<S>::read(rows);
-            for i in 0..4 {
-                let (l0, h0) = nibbles::<S>(S::quads(rows.add(16 + 32 * i)));
-                let (l1, h1) = nibbles::<S>(S::quads(rows.add(32 + 32 * i)));
-                sink.scaled::<15>(8 * b + 2 * i, &join(l0, l1), scales.of(2 * i));
-                sink.scaled::<15>(8 * b + 2 * i + 1, &join(h0, h1), scales.of(2 * i + 1));
-            }
+            unrolled!(I in [0, 1, 2, 3], {
+                let (l0, h0) = nibbles::<S>(S::quads(rows.add(16 + 32 * I)));
+                let (l1, h1) = nibbles::<S>(S::quads(rows.add(32 + 32 * I)));
+                sink.scaled::<15>(8 * b + 2 * I, &join(l0, l1), scales.of(2 * I));
+                sink.scaled::<15>(8 * b + 2 * I + 1, &join(h0, h1), scales.of(2 * I + 1));
+            });
             scales.finish::<15>(b, sink);
         }
-    }
-}
-
-/// Adds 16 to each byte whose bit `i` is set in `bits`.
-#[inline(always)]
-unsafe fn with_bit<S: Simd>(mut w: [S::I; 8], bits: [S::I; 8], i: usize) -> [S::I; 8] {
-    unsafe {
-        for (w, bits) in w.iter_mut().zip(bits) {
-            let bit = S::and(S::shr(bits, i as i32), S::splat_byte(1));
-            *w = S::or(*w, S::shl(bit, 4));
-        }
-        w
     }
 }
 
@@ -202,14 +227,14 @@ impl<S: Simd> Weights<S> for Q5K {
             let scales = Scales::<S>::read(rows);
             // Bit i of byte l is the fifth bit of element l of group i.
             let fifth = join(S::quads(rows.add(16)), S::quads(rows.add(32)));
-            for i in 0..4 {
-                let (l0, h0) = nibbles::<S>(S::quads(rows.add(48 + 32 * i)));
-                let (l1, h1) = nibbles::<S>(S::quads(rows.add(64 + 32 * i)));
-                let low = with_bit::<S>(join(l0, l1), fifth, 2 * i);
-                sink.scaled::<31>(8 * b + 2 * i, &low, scales.of(2 * i));
-                let high = with_bit::<S>(join(h0, h1), fifth, 2 * i + 1);
-                sink.scaled::<31>(8 * b + 2 * i + 1, &high, scales.of(2 * i + 1));
-            }
+            unrolled!(I in [0, 1, 2, 3], {
+                let (l0, h0) = nibbles::<S>(S::quads(rows.add(48 + 32 * I)));
+                let (l1, h1) = nibbles::<S>(S::quads(rows.add(64 + 32 * I)));
+                let low = merge!(join(l0, l1), fifth, |w, fifth| S::or(w, bit::<S>(fifth, 2 * I, 4)));
+                sink.scaled::<31>(8 * b + 2 * I, &low, scales.of(2 * I));
+                let high = merge!(join(h0, h1), fifth, |w, fifth| S::or(w, bit::<S>(fifth, 2 * I + 1, 4)));
+                sink.scaled::<31>(8 * b + 2 * I + 1, &high, scales.of(2 * I + 1));
+            });
             scales.finish::<31>(b, sink);
         }
     }
@@ -217,39 +242,64 @@ impl<S: Simd> Weights<S> for Q5K {
 
 pub(super) struct Q6K;
 
+/// 16 columns of group `I` of a half: groups 0 and 1 are the low nibbles of two vectors, 2 and 3 the high ones.
+#[inline(always)]
+unsafe fn six<S: Simd, const I: usize>(q: [S::I; 4], high: [S::I; 4]) -> [S::I; 4] {
+    unsafe {
+        let (four, two) = (S::splat_byte(15), S::splat_byte(0x30));
+        let low = map!(q, |q| S::and(if I < 2 { q } else { S::shr(q, 4) }, four));
+        let up = map!(high, |x| if I < 2 { S::shl(x, 4 - 2 * I as i32) } else { S::shr(x, 2 * I as i32 - 4) });
+        merge!(low, up, |low, up| S::or(low, S::and(up, two)))
+    }
+}
+
 impl<S: Simd> Weights<S> for Q6K {
     const GROUPS: usize = 8;
     const BYTES: usize = 210;
     const SIDE: Side = Side::Sums16;
 
     #[inline(always)]
-    unsafe fn block(rows: Rows, b: usize, _: *const u8, sink: &mut impl Sink<S>) {
+    unsafe fn gather(rows: Rows, head: *mut u8) {
+        unsafe { rows.add(208).halves::<S>(head) }
+    }
+
+    #[inline(always)]
+    unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
-            let d = S::halves(rows.add(208));
             let scales = S::quads(rows.add(192));
-            let mask = S::splat_byte(0x30);
-            for half in 0..2 {
-                let high = join(S::quads(rows.add(128 + 32 * half)), S::quads(rows.add(144 + 32 * half)));
-                for i in 0..2 {
-                    // Columns 32·i.. of this half are the low nibbles of these bytes, columns 64 + 32·i.. the high ones.
-                    let low = rows.add(64 * half + 32 * i);
-                    let (l0, h0) = nibbles::<S>(S::quads(low));
-                    let (l1, h1) = nibbles::<S>(S::quads(low.add(16)));
-                    for (mut w, part) in [(join(l0, l1), i), (join(h0, h1), i + 2)] {
-                        for (w, high) in w.iter_mut().zip(high) {
-                            let up = 4 - 2 * part as i32;
-                            let two = if up >= 0 { S::shl(high, up) } else { S::shr(high, -up) };
-                            *w = S::or(*w, S::and(two, mask));
-                        }
-                        let (at, j) = (2 * half + part / 2, part % 2 * 2);
-                        let scale = [signed_byte::<S>(scales[at], j), signed_byte::<S>(scales[at], j + 1)];
-                        sink.scaled16::<63>(8 * b + 4 * half + part, &w, scale);
-                    }
-                }
+            if S::LANES == 16 {
+                unrolled!(HALF in [0, 1], {
+                    let high = [S::quads(rows.add(128 + 32 * HALF)), S::quads(rows.add(144 + 32 * HALF))];
+                    unrolled!(I in [0, 1], {
+                        let q = rows.add(64 * HALF + 32 * I);
+                        let (q, s) = ([S::quads(q), S::quads(q.add(16))], [scales[2 * HALF], scales[2 * HALF + 1]]);
+                        let w = [six::<S, I>(q[0], high[0]), six::<S, I>(q[1], high[1])];
+                        let scale = [signed_byte::<S>(s[0], 2 * I), signed_byte::<S>(s[0], 2 * I + 1)];
+                        sink.pair16::<63>(8 * b + 4 * HALF + I, &w, scale);
+                        let w = [six::<S, { I + 2 }>(q[0], high[0]), six::<S, { I + 2 }>(q[1], high[1])];
+                        let scale = [signed_byte::<S>(s[1], 2 * I), signed_byte::<S>(s[1], 2 * I + 1)];
+                        sink.pair16::<63>(8 * b + 4 * HALF + I + 2, &w, scale);
+                    });
+                });
+            } else {
+                unrolled!(HALF in [0, 1], {
+                    unrolled!(PART in [0, 1], {
+                        let high = S::quads(rows.add(128 + 32 * HALF + 16 * PART));
+                        unrolled!(I in [0, 1], {
+                            let q = S::quads(rows.add(64 * HALF + 32 * I + 16 * PART));
+                            let (at, j) = (16 * b + 8 * HALF + 2 * I + PART, 2 * I + PART);
+                            let w = six::<S, I>(q, high);
+                            sink.scaled16::<63>(at, &w, signed_byte::<S>(scales[2 * HALF], j));
+                            let w = six::<S, { I + 2 }>(q, high);
+                            sink.scaled16::<63>(at + 4, &w, signed_byte::<S>(scales[2 * HALF + 1], j));
+                        });
+                    });
+                });
             }
             // As unsigned bytes they are 128 too large.
             let unsigned = map!(scales, |x| S::xor(x, S::splat_byte(0x80)));
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(unsigned), -128);
+            let d = S::load_f16(head);
             sink.finish::<63, 8>(b, d, times::<S>(d, -32.0), &scales);
         }
     }
@@ -269,13 +319,13 @@ impl<S: Simd> Weights<S> for Iq4Xs {
             let head = S::dwords(rows);
             let low = S::dwords(rows.add(4));
             let d = S::low_half(head);
-            for i in 0..8 {
-                let four = S::and(S::shr(low, 4 * i as i32), S::splat(15));
-                let two = S::and(S::shr(head, 16 + 2 * i as i32), S::splat(3));
+            unrolled!(I in [0, 1, 2, 3, 4, 5, 6, 7], {
+                let four = S::and(S::shr(low, 4 * I as i32), S::splat(15));
+                let two = S::and(S::shr(head, 16 + 2 * I as i32), S::splat(3));
                 let scale = S::to_f(S::add(S::or(four, S::shl(two, 4)), S::splat(-32)));
-                let w = iq4::<S>(S::quads(rows.add(8 + 16 * i)));
-                sink.signed(8 * b + i, &w, S::mulf(d, scale));
-            }
+                let w = iq4::<S>(S::quads(rows.add(8 + 16 * I)));
+                sink.signed(8 * b + I, &w, S::mulf(d, scale));
+            });
         }
     }
 }

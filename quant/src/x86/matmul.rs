@@ -80,8 +80,11 @@ pub(super) unsafe fn blocks<S: Simd, W: Weights<S>>(w: &[u8], acts: &Acts, out: 
             if S::STRIPS && acts.tokens > FEW {
                 let mut sink = Strip::<S>::fill(W::SIDE, acts, first, tokens, panel, acc, strip_at);
                 rows::<S, W>(w, acts, first..first + tokens, out, heads, &mut sink)
+            } else if tokens == 1 {
+                let mut sink = Direct::<S, true>::fill(W::SIDE, acts, first, 1, panel, acc);
+                rows::<S, W>(w, acts, first..first + 1, out, heads, &mut sink)
             } else {
-                let mut sink = Direct::<S>::fill(W::SIDE, acts, first, tokens, panel, acc);
+                let mut sink = Direct::<S, false>::fill(W::SIDE, acts, first, tokens, panel, acc);
                 rows::<S, W>(w, acts, first..first + tokens, out, heads, &mut sink)
             }
         }

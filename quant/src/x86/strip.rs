@@ -249,12 +249,12 @@ impl<S: Simd> Sink<S> for Strip<S> {
     }
 
     #[inline(always)]
-    unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]) {
+    unsafe fn scaled16<const MAX: i32>(&mut self, h: usize, w: &[S::I; 4], scale: S::I) {
         unsafe {
-            self.held = g % 8;
-            self.hold(w);
-            self.put(WEIGHTS + 2 * self.held, S::scale(scale[0]));
-            self.put(WEIGHTS + 2 * self.held + 1, S::scale(scale[1]));
+            for (j, w) in w.iter().enumerate() {
+                self.put(4 * (h % 16) + j, *w);
+            }
+            self.put(WEIGHTS + h % 16, S::scale(scale));
         }
     }
 

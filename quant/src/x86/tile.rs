@@ -73,8 +73,17 @@ pub(super) trait Sink<S: Simd> {
     /// 32 columns of a block with sums.
     unsafe fn scaled<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::I);
 
-    /// The same with a scale for each 16 columns.
-    unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]);
+    /// Columns `16·h..16·h + 16` of the row, of a block with sums of each 16; `w` is four registers.
+    unsafe fn scaled16<const MAX: i32>(&mut self, h: usize, w: &[S::I; 4], scale: S::I);
+
+    /// Both halves of group `g` at once, where there are registers for them.
+    #[inline(always)]
+    unsafe fn pair16<const MAX: i32>(&mut self, g: usize, w: &[[S::I; 4]; 2], scale: [S::I; 2]) {
+        unsafe {
+            self.scaled16::<MAX>(2 * g, &w[0], scale[0]);
+            self.scaled16::<MAX>(2 * g + 1, &w[1], scale[1]);
+        }
+    }
 
     /// The end of block `b` of 256, whose groups were [`Sink::scaled`] or (`P` is 8) [`Sink::scaled16`] with this `MAX`:
     /// what has been summed, times `d`, and `m · Σ pairs · (sums of the activations)`, where lane `r` of `pairs[i]` holds
@@ -83,7 +92,7 @@ pub(super) trait Sink<S: Simd> {
 }
 
 /// Groups multiplied as they come, each with all tokens.
-pub(super) struct Direct<S: Simd> {
+pub(super) struct Direct<S: Simd, const ONE: bool> {
     tokens: usize,
     entries: *const u8,
     tails: *const u8,
@@ -123,7 +132,7 @@ trait Group<S: Simd> {
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32);
 }
 
-impl<S: Simd> Direct<S> {
+impl<S: Simd, const ONE: bool> Direct<S, ONE> {
     /// Fills the panel with `tokens` tokens from token `first` on, for a format with this `side`.
     ///
     /// # Safety
@@ -174,6 +183,11 @@ impl<S: Simd> Direct<S> {
         }
     }
 
+    #[inline(always)]
+    fn tokens(&self) -> usize {
+        if ONE { 1 } else { self.tokens }
+    }
+
     /// Asks for the next weights: a few lines at every group, since a burst of them finds no room among the outstanding
     /// misses.
     #[inline(always)]
@@ -203,8 +217,11 @@ impl<S: Simd> Direct<S> {
     /// each other, then one by one.
     #[inline(always)]
     unsafe fn each<G: Group<S>>(&self, mut from: *const u8, mut acc: *mut f32, group: &G) {
+        if ONE {
+            return unsafe { group.add::<1>(from, acc) };
+        }
         let together = if S::LANES == 16 { 4 } else { 2 };
-        let mut left = self.tokens;
+        let mut left = self.tokens();
         // SAFETY: inside the panel and the accumulators.
         unsafe {
             while left >= together {
@@ -229,28 +246,28 @@ impl<S: Simd> Direct<S> {
     #[inline(always)]
     unsafe fn each_entry<G: Group<S>>(&mut self, g: usize, group: &G) {
         self.ask();
-        unsafe { self.each(self.entries.add(g * self.tokens * G::ENTRY), self.acc, group) }
+        unsafe { self.each(self.entries.add(g * self.tokens() * G::ENTRY), self.acc, group) }
     }
 
     #[inline(always)]
     unsafe fn each_sum<G: Group<S>>(&mut self, g: usize, group: &G) {
         self.ask();
         unsafe {
-            let sums = self.acc.add(self.tokens * S::LANES);
-            self.each(self.entries.add(g * self.tokens * G::ENTRY), sums, group)
+            let sums = self.acc.add(self.tokens() * S::LANES);
+            self.each(self.entries.add(g * self.tokens() * G::ENTRY), sums, group)
         }
     }
 }
 
 // SAFETY (of the blocks): the conditions of [`Sink`].
-impl<S: Simd> Sink<S> for Direct<S> {
+impl<S: Simd, const ONE: bool> Sink<S> for Direct<S, ONE> {
     #[inline(always)]
     unsafe fn begin(&mut self, ahead: Ahead) {
         self.ahead = ahead;
-        for t in 0..self.tokens {
+        for t in 0..self.tokens() {
             unsafe {
                 S::store_f(self.acc.add(t * S::LANES), S::splat_f(0.0));
-                S::store_f(self.acc.add((self.tokens + t) * S::LANES), S::splat_f(0.0));
+                S::store_f(self.acc.add((self.tokens() + t) * S::LANES), S::splat_f(0.0));
             }
         }
     }
@@ -282,20 +299,30 @@ impl<S: Simd> Sink<S> for Direct<S> {
     }
 
     #[inline(always)]
-    unsafe fn scaled16<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: [S::I; 2]) {
-        let low = [w[0], w[1], w[2], w[3]];
-        let high = [w[4], w[5], w[6], w[7]];
+    unsafe fn scaled16<const MAX: i32>(&mut self, h: usize, w: &[S::I; 4], scale: S::I) {
+        if h.is_multiple_of(2) {
+            self.ask();
+        }
+        unsafe {
+            let entries = self.entries.add(h / 2 * self.tokens() * Scaled16::<S, MAX>::ENTRY + h % 2 * 16);
+            let sums = self.acc.add(self.tokens() * S::LANES);
+            self.each(entries, sums, &Scaled16::<S, MAX> { w, scale: S::scale(scale) })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pair16<const MAX: i32>(&mut self, g: usize, w: &[[S::I; 4]; 2], scale: [S::I; 2]) {
         unsafe {
             let scale = [S::scale(scale[0]), S::scale(scale[1])];
-            self.each_sum(g, &Scaled16::<S, MAX> { w: [low, high], scale })
+            self.each_sum(g, &Pair16::<S, MAX> { w, scale })
         }
     }
 
     #[inline(always)]
     unsafe fn finish<const MAX: i32, const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]) {
         unsafe {
-            let tails = self.tails.add(b * self.tokens * Finish::<S, P>::ENTRY);
-            self.each(tails, self.acc, &Finish { d, m, pairs, sums: self.tokens * S::LANES })
+            let tails = self.tails.add(b * self.tokens() * Finish::<S, P>::ENTRY);
+            self.each(tails, self.acc, &Finish { d, m, pairs, sums: self.tokens() * S::LANES })
         }
     }
 }
@@ -406,12 +433,29 @@ impl<S: Simd, const MAX: i32> Group<S> for Scaled<'_, S, MAX> {
     }
 }
 
-struct Scaled16<S: Simd, const MAX: i32> {
-    w: [[S::I; 4]; 2],
+struct Scaled16<'w, S: Simd, const MAX: i32> {
+    w: &'w [S::I; 4],
+    scale: S::I,
+}
+
+impl<S: Simd, const MAX: i32> Group<S> for Scaled16<'_, S, MAX> {
+    const ENTRY: usize = Side::Sums16.entry();
+
+    #[inline(always)]
+    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
+        unsafe {
+            let sums = load::<S, T>(acc);
+            store::<S, T>(acc, S::scaled::<T, 4, MAX>(sums, self.w, self.scale, from.cast(), Self::ENTRY));
+        }
+    }
+}
+
+struct Pair16<'w, S: Simd, const MAX: i32> {
+    w: &'w [[S::I; 4]; 2],
     scale: [S::I; 2],
 }
 
-impl<S: Simd, const MAX: i32> Group<S> for Scaled16<S, MAX> {
+impl<S: Simd, const MAX: i32> Group<S> for Pair16<'_, S, MAX> {
     const ENTRY: usize = Side::Sums16.entry();
 
     #[inline(always)]

@@ -111,14 +111,6 @@ macro_rules! eight_lanes {
                 }
             }
             #[inline(always)]
-            unsafe fn halves(rows: Rows) -> __m256 {
-                unsafe {
-                    let mut all = [0u16; 8];
-                    rows.halves::<Self>(all.as_mut_ptr().cast());
-                    Self::load_f16(all.as_ptr().cast())
-                }
-            }
-            #[inline(always)]
             unsafe fn low_half(x: __m256i) -> __m256 {
                 unsafe {
                     let x = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));

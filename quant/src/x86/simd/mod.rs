@@ -118,8 +118,6 @@ pub(super) trait Simd: Sized {
     unsafe fn quads(rows: Rows) -> [Self::I; 4];
     /// The dword at the start of every row.
     unsafe fn dwords(rows: Rows) -> Self::I;
-    /// The f16 at the start of every row.
-    unsafe fn halves(rows: Rows) -> Self::F;
     /// The f16 in the low half of each lane.
     unsafe fn low_half(x: Self::I) -> Self::F;
 

@@ -113,14 +113,6 @@ impl Simd for Wide {
         }
     }
     #[inline(always)]
-    unsafe fn halves(rows: Rows) -> __m512 {
-        unsafe {
-            let mut all = [0u16; 16];
-            rows.halves::<Self>(all.as_mut_ptr().cast());
-            Self::load_f16(all.as_ptr().cast())
-        }
-    }
-    #[inline(always)]
     unsafe fn low_half(x: __m512i) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)) }
     }
