@@ -82,6 +82,12 @@ unsafe fn bit<S: Simd>(x: S::I, from: usize, to: usize) -> S::I {
 
 pub(super) struct Q2K;
 
+/// 16 columns of group `I` of a half.
+#[inline(always)]
+unsafe fn two<S: Simd, const I: usize>(q: [S::I; 4]) -> [S::I; 4] {
+    unsafe { map!(q, |q| S::and(S::shr(q, 2 * I as i32), S::splat_byte(3))) }
+}
+
 impl<S: Simd> Weights<S> for Q2K {
     const GROUPS: usize = 8;
     const BYTES: usize = 84;
@@ -96,16 +102,26 @@ impl<S: Simd> Weights<S> for Q2K {
     unsafe fn block(rows: Rows, b: usize, head: *const u8, sink: &mut impl Sink<S>) {
         unsafe {
             let (scales, mins) = nibbles::<S>(S::quads(rows));
-            unrolled!(HALF in [0, 1], {
-                unrolled!(PART in [0, 1], {
-                    let q = S::quads(rows.add(16 + 32 * HALF + 16 * PART));
+            if S::LANES == 16 {
+                unrolled!(HALF in [0, 1], {
+                    let q = [S::quads(rows.add(16 + 32 * HALF)), S::quads(rows.add(32 + 32 * HALF))];
                     unrolled!(I in [0, 1, 2, 3], {
-                        let w = map!(q, |q| S::and(S::shr(q, 2 * I as i32), S::splat_byte(3)));
-                        let scale = byte::<S>(scales[2 * HALF + I / 2], I % 2 * 2 + PART);
-                        sink.scaled16::<3>(16 * b + 8 * HALF + 2 * I + PART, &w, scale);
+                        let s = scales[2 * HALF + I / 2];
+                        let scale = [byte::<S>(s, I % 2 * 2), byte::<S>(s, I % 2 * 2 + 1)];
+                        sink.pair16::<3>(8 * b + 4 * HALF + I, &[two::<S, I>(q[0]), two::<S, I>(q[1])], scale);
                     });
                 });
-            });
+            } else {
+                unrolled!(HALF in [0, 1], {
+                    unrolled!(PART in [0, 1], {
+                        let q = S::quads(rows.add(16 + 32 * HALF + 16 * PART));
+                        unrolled!(I in [0, 1, 2, 3], {
+                            let scale = byte::<S>(scales[2 * HALF + I / 2], I % 2 * 2 + PART);
+                            sink.scaled16::<3>(16 * b + 8 * HALF + 2 * I + PART, &two::<S, I>(q), scale);
+                        });
+                    });
+                });
+            }
             let head = S::load(head);
             let (d, dmin) = (S::low_half(head), S::low_half(S::shr(head, 16)));
             sink.finish::<3, 8>(b, d, times::<S>(dmin, -1.0), &pairs::<S, 4, 8>(mins));
@@ -114,6 +130,12 @@ impl<S: Simd> Weights<S> for Q2K {
 }
 
 pub(super) struct Q3K;
+
+/// 16 columns of group `I` of half `HALF`.
+#[inline(always)]
+unsafe fn three<S: Simd, const HALF: usize, const I: usize>(q: [S::I; 4], third: [S::I; 4]) -> [S::I; 4] {
+    unsafe { merge!(two::<S, I>(q), third, |w, third| S::or(w, bit::<S>(third, 4 * HALF + I, 2))) }
+}
 
 impl<S: Simd> Weights<S> for Q3K {
     const GROUPS: usize = 8;
@@ -130,25 +152,37 @@ impl<S: Simd> Weights<S> for Q3K {
         unsafe {
             // Sixteen 6-bit scales in 12 bytes: low nibbles in the first eight bytes, high pairs of bits in the last four.
             let s = [S::dwords(rows.add(96)), S::dwords(rows.add(100)), S::dwords(rows.add(104))];
-            let (four, two) = (S::splat_byte(15), S::splat_byte(3));
+            let (four, pair_mask) = (S::splat_byte(15), S::splat_byte(3));
             let mut scales = [s[0], s[1], S::shr(s[0], 4), S::shr(s[1], 4)];
             for (i, low) in scales.iter_mut().enumerate() {
-                let pair = S::and(S::shr(s[2], 2 * i as i32), two);
+                let pair = S::and(S::shr(s[2], 2 * i as i32), pair_mask);
                 *low = S::or(S::and(*low, four), S::shl(pair, 4));
             }
             let less = S::splat(-32);
-            unrolled!(PART in [0, 1], {
-                let third = S::quads(rows.add(16 * PART));
+            if S::LANES == 16 {
+                let third = [S::quads(rows), S::quads(rows.add(16))];
                 unrolled!(HALF in [0, 1], {
-                    let q = S::quads(rows.add(32 + 32 * HALF + 16 * PART));
+                    let q = [S::quads(rows.add(32 + 32 * HALF)), S::quads(rows.add(48 + 32 * HALF))];
                     unrolled!(I in [0, 1, 2, 3], {
-                        let w = map!(q, |q| S::and(S::shr(q, 2 * I as i32), two));
-                        let w = merge!(w, third, |w, third| S::or(w, bit::<S>(third, 4 * HALF + I, 2)));
-                        let scale = byte::<S>(scales[2 * HALF + I / 2], I % 2 * 2 + PART);
-                        sink.scaled16::<7>(16 * b + 8 * HALF + 2 * I + PART, &w, S::add(scale, less));
+                        let w = [three::<S, HALF, I>(q[0], third[0]), three::<S, HALF, I>(q[1], third[1])];
+                        let s = scales[2 * HALF + I / 2];
+                        let (one, two) = (byte::<S>(s, I % 2 * 2), byte::<S>(s, I % 2 * 2 + 1));
+                        sink.pair16::<7>(8 * b + 4 * HALF + I, &w, [S::add(one, less), S::add(two, less)]);
                     });
                 });
-            });
+            } else {
+                unrolled!(PART in [0, 1], {
+                    let third = S::quads(rows.add(16 * PART));
+                    unrolled!(HALF in [0, 1], {
+                        let q = S::quads(rows.add(32 + 32 * HALF + 16 * PART));
+                        unrolled!(I in [0, 1, 2, 3], {
+                            let w = three::<S, HALF, I>(q, third);
+                            let scale = byte::<S>(scales[2 * HALF + I / 2], I % 2 * 2 + PART);
+                            sink.scaled16::<7>(16 * b + 8 * HALF + 2 * I + PART, &w, S::add(scale, less));
+                        });
+                    });
+                });
+            }
             let d = S::load_f16(head);
             let scales = raised::<S, 8>(pairs::<S, 4, 8>(scales), -32);
             sink.finish::<7, 8>(b, d, times::<S>(d, -4.0), &scales);

@@ -19,9 +19,10 @@
 //! row and token is summed in the order of its columns, so a result does not depend on the other rows or on the number
 //! of tokens.
 
+use super::ahead::{Ahead, ask_line};
 use super::simd::{Rows, Simd};
 use super::strip::{self, Strip, strip_bytes};
-use super::tile::{self, Ahead, Direct, Sink, ask_line};
+use super::tile::{self, Direct, Sink};
 use super::weights::Weights;
 use crate::Format;
 use crate::act::{ActKind, Acts};

@@ -1,5 +1,6 @@
 //! Kernels for x86-64: one source over [`simd::Simd`], compiled once for each instruction set.
 
+mod ahead;
 mod attend;
 mod attend_one;
 mod cpu;

@@ -10,8 +10,9 @@
 //! ```
 //! A row's last chunk may have fewer groups. Sums and their order are those of [`super::tile`].
 
+use super::ahead::{Ahead, ask_line};
 use super::simd::Simd;
-use super::tile::{Ahead, Side, Sink, ask_line, end_block, float, four};
+use super::tile::{Side, Sink, end_block, float, four};
 use crate::act::{ActKind, Acts};
 
 /// Vectors of the strip's parts: weights, or sizes and signs; scales; minima, or what signs add.

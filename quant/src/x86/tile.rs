@@ -9,9 +9,9 @@
 //! "With sums" are the blocks of 256 whose groups have unsigned weights and integer scales. The other way is in
 //! [`super::strip`].
 
+use super::ahead::Ahead;
 use super::simd::Simd;
 use crate::act::{ActKind, Acts};
-use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use core::marker::PhantomData;
 
 /// What a format adds for each token beside `scale · Σ w·a`.
@@ -102,24 +102,6 @@ pub(super) struct Direct<S: Simd, const ONE: bool> {
     lanes: PhantomData<S>,
 }
 
-/// Asks for a line of memory. It goes to the second level, which holds more misses than the first and does not lose the
-/// rows that are being read.
-#[inline(always)]
-pub(super) fn ask_line(at: *const u8) {
-    // SAFETY: a prefetch never faults, wherever it points.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-}
-
-/// What memory to ask for next.
-pub(super) enum Ahead {
-    /// Nothing.
-    Nothing,
-    /// Rows side by side: the bytes at this address, so many at each group.
-    Side { at: *const u8, step: usize },
-    /// Rows `stride` apart: the lanes' lines in turn, so many at each group; the next one is lane `lane`'s, at `at`.
-    Apart { at: *const u8, stride: usize, lane: usize, lines: usize },
-}
-
 /// What a group of columns does to the tokens of a tile, several at a time.
 trait Group<S: Simd> {
     /// Bytes of an entry (or tail).
@@ -188,31 +170,6 @@ impl<S: Simd, const ONE: bool> Direct<S, ONE> {
         if ONE { 1 } else { self.tokens }
     }
 
-    /// Asks for the next weights: a few lines at every group, since a burst of them finds no room among the outstanding
-    /// misses.
-    #[inline(always)]
-    fn ask(&mut self) {
-        match &mut self.ahead {
-            Ahead::Nothing => {}
-            Ahead::Side { at, step } => {
-                for i in (0..*step).step_by(64) {
-                    ask_line(at.wrapping_add(i));
-                }
-                *at = at.wrapping_add(*step);
-            }
-            Ahead::Apart { at, stride, lane, lines } => {
-                (0..*lines).for_each(|i| ask_line(at.wrapping_add(i * *stride)));
-                *at = at.wrapping_add(*lines * *stride);
-                *lane += *lines;
-                // Looked at once: a few lines beyond the last lane cost less than a look at each.
-                if *lane >= S::LANES {
-                    *at = at.wrapping_sub(*lane * *stride).wrapping_add(64);
-                    *lane = 0;
-                }
-            }
-        }
-    }
-
     /// All tokens: by fours (by twos where there are 16 registers only), so that the sums of one token do not wait for
     /// each other, then one by one.
     #[inline(always)]
@@ -245,13 +202,13 @@ impl<S: Simd, const ONE: bool> Direct<S, ONE> {
 
     #[inline(always)]
     unsafe fn each_entry<G: Group<S>>(&mut self, g: usize, group: &G) {
-        self.ask();
+        self.ahead.ask(S::LANES);
         unsafe { self.each(self.entries.add(g * self.tokens() * G::ENTRY), self.acc, group) }
     }
 
     #[inline(always)]
     unsafe fn each_sum<G: Group<S>>(&mut self, g: usize, group: &G) {
-        self.ask();
+        self.ahead.ask(S::LANES);
         unsafe {
             let sums = self.acc.add(self.tokens() * S::LANES);
             self.each(self.entries.add(g * self.tokens() * G::ENTRY), sums, group)
@@ -301,7 +258,7 @@ impl<S: Simd, const ONE: bool> Sink<S> for Direct<S, ONE> {
     #[inline(always)]
     unsafe fn scaled16<const MAX: i32>(&mut self, h: usize, w: &[S::I; 4], scale: S::I) {
         if h.is_multiple_of(2) {
-            self.ask();
+            self.ahead.ask(S::LANES);
         }
         unsafe {
             let entries = self.entries.add(h / 2 * self.tokens() * Scaled16::<S, MAX>::ENTRY + h % 2 * 16);

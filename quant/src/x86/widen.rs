@@ -1,7 +1,7 @@
 //! Stored keys and values as f32.
 
+use super::ahead::ask_line;
 use super::simd::Simd;
-use super::tile::ask_line;
 use crate::kernels::KvFormat;
 
 /// The `n` keys or values at `from`, of `dim` elements each, as rows of whole vectors with zeros at their ends. Asks for as many
