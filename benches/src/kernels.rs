@@ -76,7 +76,7 @@ struct Product {
     rows: usize,
     cols: usize,
     tokens: usize,
-    w: Aligned,
+    w: memmap2::MmapMut,
     records: Aligned,
     out: Vec<f32>,
 }
@@ -84,8 +84,11 @@ struct Product {
 impl Product {
     fn new(kernels: &Kernels, format: Format, rows: usize, cols: usize, tokens: usize) -> Product {
         let bytes = rows * format.row_bytes(cols).expect("whole blocks");
-        let mut w = Aligned::new(bytes);
-        weights(format, rows * cols / format.block_len(), w.bytes());
+        // As a model's matrices are mapped.
+        let mut w = memmap2::MmapMut::map_anon(bytes).expect("memory for the matrix");
+        #[cfg(target_os = "linux")]
+        let _ = w.advise(memmap2::Advice::HugePage);
+        weights(format, rows * cols / format.block_len(), &mut w);
         let kind = ActKind::of(format);
         let mut records = Aligned::new(tokens * kind.stride(cols));
         let mut random = Random(2);
@@ -100,7 +103,7 @@ impl Product {
         let (format, cols, tokens) = (self.format, self.cols, self.tokens);
         let row = format.row_bytes(cols).expect("whole blocks");
         let chunk = kernels.row_chunk(format, self.rows, cols, tokens);
-        let w = &*self.w.bytes();
+        let w = &*self.w;
         let acts = Acts::new(ActKind::of(format), tokens, cols, self.records.bytes()).expect("filled records");
         let tiles = Tiles::new(&mut self.out, tokens, self.rows, 0, self.rows, chunk).expect("an output of that shape");
         let tiles = tiles.tapering(threads, usize::MAX);
@@ -130,7 +133,7 @@ impl Product {
         let mut scratch = Aligned::new(scalar.matmul_scratch(self.format, self.cols, self.tokens));
         let tiles = Tiles::new(&mut want, self.tokens, rows, 0, rows, rows).expect("an output of that shape");
         let mut tile = tiles.claim().expect("one tile");
-        scalar.matmul(self.format, &self.w.bytes()[..rows * row], &acts, &mut tile, scratch.bytes());
+        scalar.matmul(self.format, &self.w[..rows * row], &acts, &mut tile, scratch.bytes());
         let size = want.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         for (i, want) in want.iter().enumerate() {
             let got = self.out[i / rows * self.rows + i % rows];
