@@ -43,11 +43,11 @@ macro_rules! addp {
 /// stand still for each line that nobody asked for.
 const AHEAD: usize = 320;
 
-/// Where a round asks for memory, as distances from the rows' places, `$step` bytes apart (at most 64). When only
-/// `$rounds` are left that lies behind the rows' ends, and the next four rows' beginnings are asked for.
+/// Where a round asks for memory, as distances from the rows' places, `$step` bytes apart (at most 64). When no more than `last`
+/// rounds are left that lies behind the rows' ends, and the next four rows' beginnings are asked for.
 macro_rules! look_ahead {
-    ($rounds:literal $step:literal) => {
-        concat!("cmp {n}, #", $rounds, "\ncsel {ahead}, {next}, {same}, ls\nadd {then}, {ahead}, #", $step, "\n")
+    ($step:literal) => {
+        concat!("cmp {n}, #{last}\ncsel {ahead}, {next}, {same}, ls\nadd {then}, {ahead}, #", $step, "\n")
     };
 }
 
@@ -62,7 +62,7 @@ macro_rules! ask {
 macro_rules! row_of_q8_0 {
     ($row:literal $sum:literal) => {
         concat!(
-            ask!($row "ahead" "then" "last"),
+            ask!($row "ahead" "then" "after"),
             "ld1 {{v8.16b, v9.16b}}, [{", $row, "}], {block}\n",
             "saddlp v16.4s, v16.8h\nsaddlp v18.4s, v18.8h\n",
             "ld1 {{v10.16b, v11.16b}}, [{", $row, "}], {block}\n",
@@ -106,8 +106,8 @@ pub(super) unsafe fn rows_of_q8_0(
         let (mut sums, mut p, mut d) = ([zero; 4], [none; 8], zero);
         asm!(
             "2:",
-            look_ahead!("2" "48"),
-            "add {last}, {then}, #48",
+            look_ahead!("48"),
+            "add {after}, {then}, #48",
             "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{a}], #64",
             "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{a}], #64",
             "ldr q27, [{d_a}], #16",
@@ -121,7 +121,7 @@ pub(super) unsafe fn rows_of_q8_0(
             r2 = inout(reg) rows[2].add(2) => _, r3 = inout(reg) rows[3].add(2) => _,
             a = inout(reg) a => _, d_a = inout(reg) d_a => _, n = inout(reg) n => _, block = in(reg) 34usize,
             same = in(reg) AHEAD, next = in(reg) AHEAD + 3 * row_bytes,
-            ahead = out(reg) _, then = out(reg) _, last = out(reg) _,
+            last = const AHEAD / (4 * 34), ahead = out(reg) _, then = out(reg) _, after = out(reg) _,
             s0 = out(reg) _, s1 = out(reg) _, s2 = out(reg) _, s3 = out(reg) _,
             inout("v16") p[0], inout("v17") p[1], inout("v18") p[2], inout("v19") p[3],
             inout("v20") p[4], inout("v21") p[5], inout("v22") p[6], inout("v23") p[7],
@@ -189,7 +189,7 @@ pub(super) unsafe fn rows_of_q4_0(
         let (mut sums, mut p, mut d, mut minus) = ([zero; 4], [none; 4], zero, vdupq_n_s32(0));
         asm!(
             "2:",
-            look_ahead!("4" "40"),
+            look_ahead!("40"),
             "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{a}], #64",
             "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{a}], #64",
             "ldr q27, [{d_a}], #16",
@@ -206,7 +206,7 @@ pub(super) unsafe fn rows_of_q4_0(
             r3 = inout(reg) rows[3] => _, a = inout(reg) a => _, d_a = inout(reg) d_a => _,
             a_sums = inout(reg) a_sums => _, n = inout(reg) n => _,
             same = in(reg) AHEAD, next = in(reg) AHEAD + 3 * row_bytes,
-            ahead = out(reg) _, then = out(reg) _,
+            last = const AHEAD / (4 * 18), ahead = out(reg) _, then = out(reg) _,
             in("v21") vdupq_n_u8(15), in("v22") vcreate_u8(SCALE_PLACES),
             inout("v16") p[0], inout("v17") p[1], inout("v18") p[2], inout("v19") p[3],
             inout("v24") minus, inout("v26") d,

@@ -1,6 +1,6 @@
 //! Memory that is asked for before it is read.
 
-use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use core::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
 /// Asks for a line of memory. It goes to the second level, which holds more misses than the first and does not lose the
 /// rows that are being read.
@@ -8,6 +8,13 @@ use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 pub(super) fn ask_line(at: *const u8) {
     // SAFETY: a prefetch never faults, wherever it points.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+}
+
+/// The same into the first level, for what is read soon and comes in short stretches.
+#[inline(always)]
+pub(super) fn ask_near(at: *const u8) {
+    // SAFETY: as above.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
 }
 
 /// What memory to ask for next.
@@ -21,8 +28,8 @@ pub(super) enum Ahead {
 }
 
 impl Ahead {
-    /// At every group, of `lanes` rows: asks for a few of the next lines, since a burst of them finds no room among the outstanding
-    /// misses.
+    /// Asks for the next weights of `lanes` rows: a few lines at every group, since a burst of them finds no room among the
+    /// outstanding misses.
     #[inline(always)]
     pub fn ask(&mut self, lanes: usize) {
         match self {

@@ -9,10 +9,10 @@
 //! ```
 //! A tile is read as streams side by side, see [`Tile`].
 
+use super::ahead::ask_near;
 use super::float::{exp, exp2, tanh};
 use super::simd::Simd;
 use crate::kernels::{AttendState, KvFormat, KvRun};
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Slots of a tile.
 const SLOTS: usize = 512;
@@ -134,14 +134,18 @@ impl Walk {
         }
     }
 
+    /// After a round.
+    #[inline(always)]
+    fn leave(&mut self, tile: &Tile) {
+        self.at = self.at.wrapping_add(tile.bytes);
+    }
+
     /// The slot of stream `stream`; asks for `lines` lines ahead of its byte `from`.
     #[inline(always)]
     fn slot(&self, stream: usize, from: usize, lines: usize) -> *const u8 {
         let at = self.at.wrapping_add(self.offsets[stream]);
         for line in 0..lines {
-            let at = at.wrapping_add(self.ahead).wrapping_add(from + 64 * line);
-            // SAFETY: a prefetch never faults, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            ask_near(at.wrapping_add(self.ahead).wrapping_add(from + 64 * line));
         }
         at
     }
@@ -199,7 +203,7 @@ unsafe fn logits<S: Simd, const Q: usize, const Q8: bool>(queries: &Queries, key
                 S::store_f(p.add((first + stream) * Q), S::join_parts(part));
             }
         }
-        walk.at = walk.at.wrapping_add(keys.bytes);
+        walk.leave(&keys);
     }
     for i in keys.slots * Q..keys.len() * Q {
         // SAFETY: as above.
@@ -247,7 +251,7 @@ unsafe fn mix<S: Simd, const Q: usize, const Q8: bool, const V: usize>(
                     }
                 }
             }
-            walk.at = walk.at.wrapping_add(values.bytes);
+            walk.leave(&values);
         }
         for (sums, acc) in sums.iter().zip(queries.acc) {
             for (v, sum) in sums.iter().enumerate() {

@@ -91,7 +91,7 @@ pub(super) trait Sink<S: Simd> {
     unsafe fn finish<const MAX: i32, const P: usize>(&mut self, b: usize, d: S::F, m: S::F, pairs: &[S::I; P]);
 }
 
-/// Groups multiplied as they come, each with all tokens.
+/// Groups multiplied as they come, each with all tokens. With `ONE` there is a single one, and no loop over tokens.
 pub(super) struct Direct<S: Simd, const ONE: bool> {
     tokens: usize,
     entries: *const u8,
@@ -252,7 +252,7 @@ impl<S: Simd, const ONE: bool> Sink<S> for Direct<S, ONE> {
 
     #[inline(always)]
     unsafe fn scaled<const MAX: i32>(&mut self, g: usize, w: &[S::I; 8], scale: S::I) {
-        unsafe { self.each_sum(g, &Scaled::<S, MAX> { w, scale: S::scale(scale) }) }
+        unsafe { self.each_sum(g, &Scaled::<S, 8, MAX> { w, scale: S::scale(scale) }) }
     }
 
     #[inline(always)]
@@ -261,9 +261,9 @@ impl<S: Simd, const ONE: bool> Sink<S> for Direct<S, ONE> {
             self.ahead.ask(S::LANES);
         }
         unsafe {
-            let entries = self.entries.add(h / 2 * self.tokens() * Scaled16::<S, MAX>::ENTRY + h % 2 * 16);
+            let entries = self.entries.add(h / 2 * self.tokens() * Scaled::<S, 4, MAX>::ENTRY + h % 2 * 16);
             let sums = self.acc.add(self.tokens() * S::LANES);
-            self.each(entries, sums, &Scaled16::<S, MAX> { w, scale: S::scale(scale) })
+            self.each(entries, sums, &Scaled::<S, 4, MAX> { w, scale: S::scale(scale) })
         }
     }
 
@@ -373,36 +373,20 @@ unsafe fn store<S: Simd, const T: usize>(sums: *mut f32, all: [S::I; T]) {
     }
 }
 
-struct Scaled<'w, S: Simd, const MAX: i32> {
-    w: &'w [S::I; 8],
+/// `4 · N` columns with one scale. Entries of both kinds with sums are of the same size.
+struct Scaled<'w, S: Simd, const N: usize, const MAX: i32> {
+    w: &'w [S::I; N],
     scale: S::I,
 }
 
-impl<S: Simd, const MAX: i32> Group<S> for Scaled<'_, S, MAX> {
+impl<S: Simd, const N: usize, const MAX: i32> Group<S> for Scaled<'_, S, N, MAX> {
     const ENTRY: usize = Side::Sums.entry();
 
     #[inline(always)]
     unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
         unsafe {
             let sums = load::<S, T>(acc);
-            store::<S, T>(acc, S::scaled::<T, 8, MAX>(sums, self.w, self.scale, from.cast(), Self::ENTRY));
-        }
-    }
-}
-
-struct Scaled16<'w, S: Simd, const MAX: i32> {
-    w: &'w [S::I; 4],
-    scale: S::I,
-}
-
-impl<S: Simd, const MAX: i32> Group<S> for Scaled16<'_, S, MAX> {
-    const ENTRY: usize = Side::Sums16.entry();
-
-    #[inline(always)]
-    unsafe fn add<const T: usize>(&self, from: *const u8, acc: *mut f32) {
-        unsafe {
-            let sums = load::<S, T>(acc);
-            store::<S, T>(acc, S::scaled::<T, 4, MAX>(sums, self.w, self.scale, from.cast(), Self::ENTRY));
+            store::<S, T>(acc, S::scaled::<T, N, MAX>(sums, self.w, self.scale, from.cast(), Self::ENTRY));
         }
     }
 }
